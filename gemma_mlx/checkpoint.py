@@ -1,0 +1,128 @@
+"""Which tensors lie in a model folder, from the safetensors headers alone, and whether the files can be trusted.
+
+A header is data from a stranger: its length, each offset and each shape is checked against the file before anything
+is read. Only safetensors are read, never pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gemma_mlx.config import canonical_name, read_json
+from gemma_mlx.errors import CheckpointError
+
+INDEX_FILE = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000
+"""As in the safetensors library."""
+DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4}
+"""What a Gemma 4 folder may hold; float16 overflows in this model and is refused."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies. `name` is the one on disk; bytes `start:stop` are counted from the file's beginning."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.stop - self.start
+
+
+def read_headers(folder: Path) -> dict[str, TensorInfo]:
+    """Every tensor in `folder` by its canonical name. Raises CheckpointError in one line for anything wrong."""
+    tensors: dict[str, TensorInfo] = {}
+    for file in tensor_files(folder):
+        for info in read_header(file):
+            name = canonical_name(info.name)
+            if name in tensors:
+                raise CheckpointError(f"{folder} holds {info.name} twice; download or convert it again")
+            tensors[name] = info
+    return tensors
+
+
+def tensor_files(folder: Path) -> list[Path]:
+    """The safetensors files of the model in `folder`: those its index names, else all."""
+    index = folder / INDEX_FILE
+    if index.exists():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise CheckpointError(f"{index} has no weight_map; download it again")
+        names = sorted(set(weight_map.values()))
+        for name in names:
+            if Path(name).name != name:
+                raise CheckpointError(f"{index} names a file outside its folder: {name!r}; do not use this checkpoint")
+        files = [folder / name for name in names]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"no *.safetensors in {folder}: {_what_else(folder)}")
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} weight files, first {missing[0]}; finish the download")
+    return files
+
+
+def _what_else(folder: Path) -> str:
+    if list(folder.glob("*.gguf")):
+        return "GGUF is for llama.cpp; download google/gemma-4-12B-it and run gemma-mlx convert"
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
+        return "pickled weights can run code and are not read; download the safetensors files"
+    return "name a folder that holds a Gemma 4 12B checkpoint"
+
+
+def read_header(file: Path) -> list[TensorInfo]:
+    """The tensors of one safetensors file, in order of their bytes, each checked against the file's size."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise _damaged(file, f"its header should have {length:,} bytes, the file has {size:,}")
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw, object_pairs_hook=_refuse_duplicates)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        infos = [_info(file, 8 + length, name, entry) for name, entry in entries.items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(file, f"its header does not make sense ({error})") from None
+    infos.sort(key=lambda info: (info.start, info.stop))
+    end = 8 + length
+    for info in infos:
+        if info.start < end or info.stop > size:
+            raise _damaged(file, f"the bytes of {info.name} overlap others or lie beyond the file's {size:,}")
+        end = info.stop
+    return infos
+
+
+def _damaged(file: Path, why: str) -> CheckpointError:
+    return CheckpointError(f"{file} is damaged: {why}; download or convert it again")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return found
+
+
+def _info(file: Path, base: int, name: str, entry: dict[str, Any]) -> TensorInfo:
+    dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+    start, stop = (int(offset) for offset in entry["data_offsets"])
+    if dtype == "F16":
+        raise CheckpointError(f"{file} holds float16 ({name}), in which Gemma 4 overflows; use the bfloat16 release")
+    if dtype not in DTYPE_BYTES:
+        raise CheckpointError(f"{file} holds {name} as {dtype}; gemma-mlx reads {', '.join(DTYPE_BYTES)}")
+    if min(shape, default=1) < 0 or start < 0 or stop - start != math.prod(shape) * DTYPE_BYTES[dtype]:
+        raise ValueError(f"{name} has {stop - start} bytes for shape {list(shape)} of {dtype}")
+    return TensorInfo(name, file, dtype, shape, base + start, base + stop)

@@ -1,0 +1,177 @@
+"""What the layers remember.
+
+A full layer keeps every position; a sliding layer keeps the W - 1 positions that the next query may see, and a few
+more, the slack. Rows lie in order of position, without gap or wrap, so that attention takes a plain slice. With
+W = 4 and a slack of 3 there is room for W - 1 + slack = 6 rows:
+
+    after 6 tokens    0 1 2 3 4 5
+    token 6 comes     3 4 5 6 . .     no room: the last W - 1 rows move to the front, the new one follows
+    token 7 comes     3 4 5 6 7 .
+    rewind(2)         3 4 5 . . .     exact: the query at 6 may see 3 4 5, and they are here
+    rewind(1)         raises          the query at 5 may see 2, which is gone
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+SLACK_TOKENS = 64
+"""Rows beyond the window in a sliding cache: how far it can always rewind is up to this."""
+
+
+class RewindError(Exception):
+    """A cache was asked to forget more than it can forget exactly."""
+
+
+def _written(buffer: mx.array, rows: mx.array, at: int) -> mx.array:
+    """`buffer` with `rows` at position `at`; in place when nobody else holds the buffer."""
+    buffer[..., at : at + rows.shape[2], :] = rows
+    return buffer
+
+
+def _moved(rows: mx.array, capacity: int) -> mx.array:
+    """A new buffer of `capacity` positions that begins with `rows`, and shares no memory with them."""
+    batch, heads, _, dims = rows.shape
+    return _written(mx.zeros((batch, heads, capacity, dims), dtype=rows.dtype), rows, 0)
+
+
+class FullCache:
+    """One row per position, for ever: key and value of a full layer overlap in it (`shared_rows.py`)."""
+
+    def __init__(self, step_tokens: int = 1024) -> None:
+        self.offset = 0
+        self._step_tokens = step_tokens
+        self._reserved_tokens = 0
+        self._rows: mx.array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self._rows is None else self._rows.nbytes
+
+    def reserve(self, tokens: int) -> None:
+        """The next time the buffer grows, it has room for `tokens` positions at once."""
+        self._reserved_tokens = tokens
+
+    def update(self, rows: mx.array) -> mx.array:
+        """Appends `rows` [B, K, L, R] and returns all of them, [B, K, S, R]."""
+        end = self.offset + rows.shape[2]
+        if self._rows is None or end > self._rows.shape[2]:
+            steps = -(-max(end, self._reserved_tokens) // self._step_tokens)
+            kept = rows[..., :0, :] if self._rows is None else self._rows[..., : self.offset, :]
+            self._rows = _moved(kept, steps * self._step_tokens)
+        self._rows = _written(self._rows, rows, self.offset)
+        self.offset = end
+        return self._rows[..., :end, :]
+
+    def rewind(self, tokens: int) -> None:
+        """Forgets the last `tokens` positions."""
+        if not 0 <= tokens <= self.offset:
+            raise RewindError(f"cannot rewind {tokens} tokens of {self.offset}")
+        self.offset -= tokens
+
+    def state(self) -> list[mx.array]:
+        """The arrays to evaluate."""
+        return [] if self._rows is None else [self._rows]
+
+
+@dataclass(frozen=True)
+class SlidingSnapshot:
+    """The window of a sliding layer as it was when the next position was `offset`."""
+
+    offset: int
+    keys: mx.array
+    values: mx.array
+
+
+class SlidingCache:
+    """Keys and values of the last positions of a sliding layer, in order of position."""
+
+    def __init__(self, window: int, slack_tokens: int = SLACK_TOKENS) -> None:
+        self.offset = 0
+        self._kept = window - 1
+        self._capacity = self._kept + slack_tokens
+        self._rows = 0
+        self._keys: mx.array | None = None
+        self._values: mx.array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.state())
+
+    @property
+    def first(self) -> int:
+        """Position of the oldest row."""
+        return self.offset - self._rows
+
+    def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array, int]:
+        """Appends `keys` and `values` [B, K, L, Dh]; returns what the new queries may see and the first's position.
+
+        A chunk longer than the slack is returned joined to the window before it, and at once dropped from the cache
+        down to its capacity.
+        """
+        length = keys.shape[2]
+        if self._keys is None or self._values is None:
+            self._keys, self._values = (
+                _moved(keys[..., :0, :], self._capacity),
+                _moved(values[..., :0, :], self._capacity),
+            )
+        if self._rows + length > self._capacity:
+            self._keep_last(min(self._rows, self._kept))
+        self.offset += length
+        if self._rows + length <= self._capacity:
+            self._keys = _written(self._keys, keys, self._rows)
+            self._values = _written(self._values, values, self._rows)
+            self._rows += length
+            return self._keys[..., : self._rows, :], self._values[..., : self._rows, :], self.first
+        all_keys = mx.concatenate([self._keys[..., : self._rows, :], keys], axis=2)  # [B, K, W-1+L, Dh]
+        all_values = mx.concatenate([self._values[..., : self._rows, :], values], axis=2)
+        first = self.first - length
+        self._rows = self._capacity
+        self._keys = _moved(all_keys[..., -self._rows :, :], self._capacity)
+        self._values = _moved(all_values[..., -self._rows :, :], self._capacity)
+        return all_keys, all_values, first
+
+    def _keep_last(self, rows: int) -> None:
+        assert self._keys is not None
+        assert self._values is not None
+        old = slice(self._rows - rows, self._rows)
+        self._keys = _moved(self._keys[..., old, :], self._capacity)
+        self._values = _moved(self._values[..., old, :], self._capacity)
+        self._rows = rows
+
+    def can_rewind(self, tokens: int) -> bool:
+        """Whether every key that a query `tokens` back could see is still here."""
+        return 0 <= tokens <= self._rows and self._rows - tokens >= min(self.offset - tokens, self._kept)
+
+    def rewind(self, tokens: int) -> None:
+        """Forgets the last `tokens` positions exactly, or raises RewindError."""
+        if not self.can_rewind(tokens):
+            raise RewindError(f"cannot rewind {tokens} tokens: only {self._rows} rows are kept of {self.offset}")
+        self.offset -= tokens
+        self._rows -= tokens
+
+    def snapshot(self, back_tokens: int = 0) -> SlidingSnapshot:
+        """A copy of the state as it was `back_tokens` ago. Raises RewindError where that is lost."""
+        if not self.can_rewind(back_tokens) or self._keys is None or self._values is None:
+            raise RewindError(f"cannot take a snapshot {back_tokens} tokens back")
+        stop = self._rows - back_tokens
+        rows = slice(max(0, stop - self._kept), stop)
+        count = rows.stop - rows.start
+        return SlidingSnapshot(
+            self.offset - back_tokens,
+            _moved(self._keys[..., rows, :], count),
+            _moved(self._values[..., rows, :], count),
+        )
+
+    def restore(self, snapshot: SlidingSnapshot) -> None:
+        """The state becomes that of `snapshot`, which stays usable."""
+        self.offset = snapshot.offset
+        self._rows = snapshot.keys.shape[2]
+        self._keys = _moved(snapshot.keys, self._capacity)
+        self._values = _moved(snapshot.values, self._capacity)
+
+    def state(self) -> list[mx.array]:
+        """The arrays to evaluate."""
+        return [buffer for buffer in (self._keys, self._values) if buffer is not None]

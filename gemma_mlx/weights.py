@@ -1,0 +1,126 @@
+"""A model folder becomes a `Gemma4`: names, packed layers, the computing type, and the re-layout of the full layers.
+
+Strict: a tensor too many, too few or of the wrong shape is an error, and so is a weight that is not a number. Works
+through the layers one at a time, so that little more than the model itself is ever in memory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from gemma_mlx.checkpoint import TensorInfo, read_headers
+from gemma_mlx.config import Config
+from gemma_mlx.errors import CheckpointError
+from gemma_mlx.model.decoder import FullAttention
+from gemma_mlx.model.gemma4 import Gemma4
+from gemma_mlx.model.shared_rows import relayout
+
+
+def computing_dtype() -> mx.Dtype:
+    """bfloat16, the model's own type, on a GPU; float32 on CPU, where MLX would accumulate bfloat16 in bfloat16."""
+    return mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
+
+
+def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> Gemma4:
+    """The model in `folder`, in memory and ready. Raises CheckpointError in one line for anything that does not fit.
+
+    `dtype` is what to compute in, by default `computing_dtype()`.
+    """
+    dtype = dtype or computing_dtype()
+    if dtype not in (mx.float32, mx.bfloat16):
+        raise CheckpointError(f"Gemma 4 overflows in {dtype}; compute in bfloat16 or float32")
+    infos = read_headers(folder)
+    model = Gemma4(config)
+    _pack_like(model, config, infos)
+    _check(folder, model, infos)
+    sources = {file: _tensors(file) for file in {info.file for info in infos.values()}}
+    groups: dict[str, dict[str, mx.array]] = {}
+    for name, info in infos.items():
+        array = sources[info.file].pop(info.name)
+        if array.dtype != mx.uint32:
+            array = array.astype(dtype)
+        groups.setdefault(_group(name), {})[name] = array
+    for group in sorted(groups):
+        weights = groups.pop(group)
+        _check_finite(folder, weights)
+        _place(model, group, weights, config)
+    return model
+
+
+def _tensors(file: Path) -> dict[str, mx.array]:
+    """The tensors of a file by the name on disk; their bytes are read when they are evaluated."""
+    found = mx.load(str(file), format="safetensors")
+    assert isinstance(found, dict)
+    return found
+
+
+def _group(name: str) -> str:
+    """What is loaded together: a layer, or a top-level part."""
+    parts = name.split(".")
+    return ".".join(parts[:3] if parts[1] == "layers" else parts[:2])
+
+
+def _pack_like(model: Gemma4, config: Config, infos: dict[str, TensorInfo]) -> None:
+    """Turns the linears that the folder holds packed into packed ones."""
+    quantization = config.quantization
+
+    def packing(path: str, module: nn.Module) -> bool | dict[str, int]:
+        if f"{path}.scales" not in infos:
+            return False
+        if quantization is None:
+            raise CheckpointError(f"{path} is packed but config.json has no quantization; convert the model again")
+        found = quantization.of(path)
+        if found is None:
+            raise CheckpointError(f"{path} is packed but config.json says it is not; convert the model again")
+        return {"bits": found[0], "group_size": found[1]}
+
+    nn.quantize(model, class_predicate=packing)
+
+
+def _check(folder: Path, model: Gemma4, infos: dict[str, TensorInfo]) -> None:
+    """Names and shapes are exactly those of the model."""
+    expected = {name: tuple(array.shape) for name, array in dict(tree_flatten(model.parameters())).items()}
+    missing, extra = sorted(set(expected) - set(infos)), sorted(set(infos) - set(expected))
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}; download it again")
+    if extra:
+        raise CheckpointError(
+            f"{folder} holds {len(extra)} tensors that Gemma 4 12B does not have, first {infos[extra[0]].name}; "
+            "it is another model, or an adapter was saved into it"
+        )
+    for name, shape in expected.items():
+        if infos[name].shape != shape:
+            raise CheckpointError(
+                f"{infos[name].name} in {folder} has shape {list(infos[name].shape)}, but config.json asks for "
+                f"{list(shape)}; they are not of one model: download it again"
+            )
+
+
+def _check_finite(folder: Path, weights: dict[str, mx.array]) -> None:
+    names = [name for name, array in weights.items() if array.dtype != mx.uint32]
+    sums = mx.stack([weights[name].sum().astype(mx.float32) for name in names])  # NaN and infinity survive a sum
+    finite = np.array(mx.isfinite(sums))
+    for name, is_finite in zip(names, finite, strict=True):
+        if not is_finite:
+            raise CheckpointError(f"{name} in {folder} holds NaN or infinity; download or convert the model again")
+
+
+def _place(model: Gemma4, group: str, weights: dict[str, mx.array], config: Config) -> None:
+    """Puts the tensors of one group into the model and evaluates them."""
+    text = config.text
+    if group.startswith("language_model.layers."):
+        attention = model.language_model.layers[int(group.split(".")[2])].self_attn
+        if isinstance(attention, FullAttention):
+            prefix = f"{group}.self_attn."
+            own = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+            order = relayout(own, text.num_attention_heads, text.global_head_dim, text.rotated_dims)
+            if order is not None:
+                attention.restore_output_order(order)
+            weights |= {prefix + name: array for name, array in own.items()}
+    model.update(tree_unflatten(list(weights.items())))
+    mx.eval(list(weights.values()))
