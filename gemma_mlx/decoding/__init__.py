@@ -1,0 +1,1 @@
+"""How text comes out of the network: prefill, sampling, generation, and the session that keeps the caches."""

@@ -1,0 +1,362 @@
+"""Gemma: the model, its tokenizer and template, and the preparation of media, put together.
+
+    from gemma_mlx import load
+
+    gemma = load()
+    reply = gemma.reply([{"role": "user", "content": "Hello"}])
+    print(reply.text)
+
+A message is what chat APIs take: a role, and a string or a list of parts (`gemma_mlx.inputs.prompt`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+
+from gemma_mlx.config import Config, read_config, read_json
+from gemma_mlx.decoding.channels import Channel, ChannelReader
+from gemma_mlx.decoding.generate import Token, generate
+from gemma_mlx.decoding.prefill import SoftTokens, prefill
+from gemma_mlx.decoding.sampling import Sampler, Sampling
+from gemma_mlx.decoding.session import Session
+from gemma_mlx.errors import ContextError, GemmaWarning, UsageError
+from gemma_mlx.home import find_model
+from gemma_mlx.inputs.image import ImagePatches
+from gemma_mlx.inputs.media import MEDIA_TYPES
+from gemma_mlx.inputs.prompt import MediaSpan, Prompt, PromptBuilder
+from gemma_mlx.inputs.tokenizer import TextStream
+from gemma_mlx.model.gemma4 import Gemma4
+from gemma_mlx.weights import load_model
+
+MAX_TOKENS = 2048
+"""How long an answer may get when nobody says so."""
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token, with the text that it completed (perhaps none)."""
+
+    token: int
+    text: str
+    channel: Channel
+    logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer and what it took. `finish_reason` is "stop", "length" or "interrupted"."""
+
+    text: str
+    thought: str
+    finish_reason: str
+    model: str
+    miniature: bool
+    tokens: tuple[int, ...]
+    """The generated ids, the one that ended the answer included."""
+    logprobs: tuple[tuple[tuple[int, float], ...], ...]
+    prompt_tokens: int
+    reused_tokens: int
+    image_tokens: int
+    audio_tokens: int
+    generated_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
+    time_to_first_token_s: float
+    generation_tps: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely the model finds an answer: its ids, and the log-probability of each."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def load(folder: str | os.PathLike[str] | None = None, *, dtype: mx.Dtype | None = None) -> Gemma:
+    """The model in `folder`, ready to answer; without a folder, the one that `gemma_mlx.home.find_model` chooses.
+
+    Takes a folder in Google's released format or a converted one. Raises GemmaError in one line if it cannot be used.
+    """
+    found = find_model(folder)
+    config = read_config(found)
+    if config.unknown_keys:
+        keys = ", ".join(config.unknown_keys)
+        warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
+    return Gemma(found, config, PromptBuilder.from_folder(found), load_model(found, config, dtype))
+
+
+class Gemma:
+    """A loaded model. `stream` and `reply` answer messages, `score` judges an answer."""
+
+    def __init__(self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4) -> None:
+        self.folder = folder
+        self.config = config
+        self.prompts = prompts
+        self.model = model
+        defaults = folder / "generation_config.json"
+        self._generation = read_json(defaults) if defaults.is_file() else {}
+        special = prompts.tokenizer.special
+        self.stop_ids = frozenset([special.eos, special.turn_close, *_ids(self._generation.get("eos_token_id"))])
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def miniature(self) -> bool:
+        """Whether this is a toy of the architecture and not Gemma 4 12B."""
+        return self.config.text.hidden_size < 1024
+
+    def sampling(self, **asked: float | int | None) -> Sampling:
+        """The checkpoint's own sampling (`generation_config.json`) with what is `asked` for and not None in place."""
+        saved = self._generation
+        default = Sampling()
+        checkpoint = replace(
+            default,
+            temperature=float(saved.get("temperature", default.temperature)) if saved.get("do_sample", True) else 0.0,
+            top_k=int(saved.get("top_k", default.top_k)),
+            top_p=float(saved.get("top_p", default.top_p)),
+            min_p=float(saved.get("min_p") or 0),
+            repetition_penalty=float(saved.get("repetition_penalty") or 1),
+            suppress_tokens=tuple(_ids(saved.get("suppress_tokens"))),
+        )
+        given = cast("dict[str, Any]", {name: value for name, value in asked.items() if value is not None})
+        return replace(checkpoint, **given)
+
+    def session(self) -> Session:
+        """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
+        return Session(self.model)
+
+    def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
+        """`messages` with each picture and sound read and prepared, so that later turns need not do it again.
+
+        `detail` is the most soft tokens that a picture may take: 70, 140, 280, 560 or 1120.
+        """
+        prepared = []
+        for message in messages:
+            content = message.get("content")
+            if isinstance(content, Sequence) and not isinstance(content, str):
+                content = [self._prepare_part(part, detail) for part in content]
+            prepared.append({**message, "content": content})
+        return prepared
+
+    def _prepare_part(self, part: Mapping[str, Any], detail: int | None) -> Mapping[str, Any]:
+        kind = MEDIA_TYPES.get(part.get("type", "")) if isinstance(part, Mapping) else None
+        return {"type": kind, kind: self.prompts.prepare(part, detail)} if kind else part
+
+    def stream(
+        self,
+        messages: Messages,
+        *,
+        sampling: Sampling | None = None,
+        max_tokens: int = MAX_TOKENS,
+        thinking: bool = False,
+        detail: int | None = None,
+        logprobs: int = 0,
+        session: Session | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Answer:
+        """Answers `messages`: iterate over it for steps, then ask it for its `reply`.
+
+        With a `session`, only what is new since its last turn is computed. `progress` is told (done, all) positions of
+        the prompt. Raises InputError for media or messages that cannot be read, ContextError for a prompt too long.
+        """
+        if max_tokens < 1:
+            raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
+        prepared = self.prepare(messages, detail)
+        prompt = self.prompts.build(prepared, thinking=thinking)
+        history = self.prompts.build(prepared, thinking=thinking, add_generation_prompt=False)
+        room = self._room(len(prompt), 1)
+        return Answer(
+            self,
+            prompt,
+            stable_tokens=_shared(prompt.ids, history.ids),
+            sampling=sampling or self.sampling(),
+            max_tokens=min(max_tokens, room),
+            logprobs=logprobs,
+            session=session or self.session(),
+            progress=progress,
+        )
+
+    def reply(self, messages: Messages, **options: Any) -> Reply:
+        """The whole answer to `messages`; `options` are those of `stream`."""
+        answer = self.stream(messages, **options)
+        for _ in answer:
+            pass
+        return answer.reply
+
+    def score(self, messages: Messages, answer: str) -> Score:
+        """How likely the model finds `answer`, with the end of its turn, as the reply to `messages`."""
+        prompt = self.prompts.build(self.prepare(messages))
+        tokenizer = self.prompts.tokenizer
+        answer_ids = [*tokenizer.encode(tokenizer.guard(answer)), tokenizer.special.turn_close]
+        ids = [*prompt.ids, *answer_ids]
+        if len(ids) > self.config.text.max_position_embeddings:
+            raise ContextError(
+                f"prompt and answer have {len(ids):,} tokens, more than the model's context; shorten them"
+            )
+        found: list[float] = []
+        first, begin = len(prompt) - 1, 0  # the position that predicts the answer's first token
+        for hidden in prefill(self.model, self.model.make_caches(), ids, self.soft_tokens(prompt.spans)):
+            end = begin + hidden.shape[1]
+            predicting = range(max(begin, first), min(end, len(ids) - 1))
+            if predicting:
+                logits = self.model.logits(hidden[0, predicting.start - begin : predicting.stop - begin])  # [L, V]
+                logits = logits.astype(mx.float32)
+                wanted = mx.array([ids[position + 1] for position in predicting])[:, None]
+                chosen = mx.take_along_axis(logits, wanted, axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
+                found += cast("list[float]", chosen.tolist())
+            begin = end
+        return Score(tuple(answer_ids), tuple(found))
+
+    def _room(self, prompt_tokens: int, needed_tokens: int) -> int:
+        """How many tokens may follow a prompt. Raises ContextError where that is less than needed."""
+        context = self.config.text.max_position_embeddings
+        if context - prompt_tokens < needed_tokens:
+            raise ContextError(
+                f"the prompt has {prompt_tokens:,} tokens and needs {needed_tokens:,} more, but the model's context is "
+                f"{context:,}; shorten the text, or attach fewer or coarser pictures"
+            )
+        return context - prompt_tokens
+
+    def soft_tokens(self, spans: Sequence[MediaSpan]) -> list[SoftTokens]:
+        """The media of a prompt as `decoding` takes them."""
+        return [
+            SoftTokens(
+                start=span.start,
+                stop=span.start + span.length,
+                is_image=span.kind == "image",
+                digest=span.digest,
+                rows=partial(_embed, self.model, span),
+            )
+            for span in spans
+        ]
+
+
+class Answer:
+    """An answer on its way: iterate over it once, for a `Step` per token. Stopping early leaves the session ready."""
+
+    def __init__(
+        self,
+        gemma: Gemma,
+        prompt: Prompt,
+        *,
+        stable_tokens: int,
+        sampling: Sampling,
+        max_tokens: int,
+        logprobs: int,
+        session: Session,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.prompt = prompt
+        self._gemma = gemma
+        self._session = session
+        self._stable_tokens = stable_tokens
+        self._sampling = sampling
+        self._max_tokens = max_tokens
+        self._logprobs = logprobs
+        self._progress = progress
+        self._steps: list[Step] = []
+        self._reused_tokens = 0
+        self._peak_bytes = 0
+        self._started_s = time.perf_counter()
+        self._first_s = self._last_s = self._started_s
+
+    def __iter__(self) -> Iterator[Step]:
+        gemma, session = self._gemma, self._session
+        mx.reset_peak_memory()
+        hidden, self._reused_tokens = session.prefill(
+            self.prompt.ids,
+            gemma.soft_tokens(self.prompt.spans),
+            stable_tokens=self._stable_tokens,
+            reserve_tokens=self._max_tokens,
+            progress=self._progress,
+        )
+        sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
+        tokens = generate(
+            gemma.model, session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs
+        )
+        try:
+            for step in self._read(tokens):
+                self._last_s = time.perf_counter()
+                if not self._steps:
+                    self._first_s = self._last_s
+                self._steps.append(step)
+                yield step
+        finally:
+            session.append([step.token for step in self._steps])
+            self._peak_bytes = mx.get_peak_memory()
+
+    def _read(self, tokens: Iterable[Token]) -> Iterator[Step]:
+        """Tokens with their text and channel; what is held back of a character comes with the last one."""
+        tokenizer = self._gemma.prompts.tokenizer
+        special = tokenizer.special
+        reader = ChannelReader(TextStream(tokenizer), special.channel_open, special.channel_close)
+        reader.skip(self.prompt.ids)
+        for count, token in enumerate(tokens, start=1):
+            channel, text = reader.push(token.id)
+            if token.id in self._gemma.stop_ids or count == self._max_tokens:
+                text += reader.flush()[1]
+            yield Step(token.id, text, channel, token.logprobs)
+
+    @property
+    def reply(self) -> Reply:
+        """The answer as far as it has come, with its figures."""
+        steps = self._steps
+        if steps and steps[-1].token in self._gemma.stop_ids:
+            finish_reason = "stop"
+        else:
+            finish_reason = "length" if len(steps) == self._max_tokens else "interrupted"
+        decoding_s = self._last_s - self._first_s
+        return Reply(
+            text="".join(step.text for step in steps if step.channel == "answer"),
+            thought="".join(step.text for step in steps if step.channel == "thought").strip(),
+            finish_reason=finish_reason,
+            model=self._gemma.name,
+            miniature=self._gemma.miniature,
+            tokens=tuple(step.token for step in steps),
+            logprobs=tuple(step.logprobs for step in steps),
+            prompt_tokens=len(self.prompt),
+            reused_tokens=self._reused_tokens,
+            image_tokens=self.prompt.image_tokens,
+            audio_tokens=self.prompt.audio_tokens,
+            generated_tokens=len(steps),
+            drafted_tokens=0,
+            accepted_tokens=0,
+            time_to_first_token_s=self._first_s - self._started_s,
+            generation_tps=(len(steps) - 1) / decoding_s if decoding_s > 0 else 0.0,
+            peak_memory_bytes=self._peak_bytes,
+        )
+
+
+def _ids(value: int | Sequence[int] | None) -> list[int]:
+    """The ids in a field of generation_config.json, which may hold one, several or none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else list(value)
+
+
+def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(first, second, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
+def _embed(model: Gemma4, span: MediaSpan) -> mx.array:
+    media = span.media
+    if isinstance(media, ImagePatches):
+        return model.embed_image(mx.array(media.patches), mx.array(media.positions))
+    return model.embed_sound(mx.array(media))

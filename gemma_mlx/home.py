@@ -1,0 +1,58 @@
+"""Where this program keeps its own files, and which model it uses when none is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from gemma_mlx.errors import CheckpointError, UsageError
+
+MODEL_VARIABLE = "GEMMA_MLX_MODEL"
+HOME_VARIABLE = "GEMMA_MLX_HOME"
+_LAST_MODEL_FILE = "last-model"
+
+
+def home() -> Path:
+    """The user's folder for history and settings; it may not exist yet. `GEMMA_MLX_HOME` moves it."""
+    if named := os.environ.get(HOME_VARIABLE):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "gemma-mlx"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "gemma-mlx"
+
+
+def miniature_folder() -> Path:
+    """The trained toy checkpoint that comes with the program: inside the package, or in the source tree."""
+    inside = Path(__file__).parent / "miniature"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "assets" / "miniature"
+
+
+def find_model(named: str | os.PathLike[str] | None = None) -> Path:
+    """The model folder to use: the one named, else `GEMMA_MLX_MODEL`, else the last one converted, else the miniature.
+
+    Raises UsageError if a named folder does not exist; a last converted one that is gone is passed over.
+    """
+    for source, value in (("", named), (f" ({MODEL_VARIABLE})", os.environ.get(MODEL_VARIABLE))):
+        if value:
+            folder = Path(value).expanduser()
+            if not folder.is_dir():
+                raise UsageError(f"no model folder {str(value)!r}{source}: name one that `gemma-mlx convert` wrote")
+            return folder
+    try:
+        last = Path((home() / _LAST_MODEL_FILE).read_text(encoding="utf-8").strip())
+    except (OSError, ValueError):
+        last = Path()
+    if last.is_absolute() and (last / "config.json").is_file():
+        return last
+    if not miniature_folder().is_dir():
+        raise CheckpointError("this installation lacks the miniature: install gemma-mlx again, or name --model")
+    return miniature_folder()
+
+
+def remember_model(folder: Path) -> None:
+    """From now on `folder` is what is used when no model is named."""
+    home().mkdir(parents=True, exist_ok=True)
+    beside = home() / f"{_LAST_MODEL_FILE}.new"
+    beside.write_text(str(folder.resolve()), encoding="utf-8")
+    beside.replace(home() / _LAST_MODEL_FILE)
