@@ -7,6 +7,7 @@ Faithful to transformers' `Gemma4UnifiedTextModel`: RMSNorm weights are plain (n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -115,7 +116,7 @@ class FullAttention(nn.Module):
         return self.o_proj(output)
 
 
-@mx.compile
+@partial(mx.compile, shapeless=True)
 def _gated(gate: mx.array, up: mx.array) -> mx.array:
     return nn.gelu_approx(gate) * up
 

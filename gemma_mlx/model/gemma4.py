@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,7 +16,7 @@ from gemma_mlx.model.projector import Projector
 from gemma_mlx.model.vision import PatchEmbedder
 
 
-@mx.compile
+@partial(mx.compile, shapeless=True)
 def _softcap(logits: mx.array, cap: mx.array) -> mx.array:
     return mx.tanh(logits / cap) * cap
 
