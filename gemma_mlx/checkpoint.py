@@ -94,7 +94,7 @@ def read_header(file: Path) -> list[TensorInfo]:
         header = json.loads(raw, object_pairs_hook=_refuse_duplicates)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         infos = [_info(file, 8 + length, name, entry) for name, entry in entries.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(file, f"its header does not make sense ({error})") from None
     infos.sort(key=lambda info: (info.start, info.stop))
     end = 8 + length
@@ -117,12 +117,14 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _info(file: Path, base: int, name: str, entry: dict[str, Any]) -> TensorInfo:
-    dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
-    start, stop = (int(offset) for offset in entry["data_offsets"])
+    dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
+    start, stop = entry["data_offsets"]
+    if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, stop)):
+        raise ValueError(f"{name} has shape {list(shape)} at bytes {start} to {stop}")
     if dtype == "F16":
         raise CheckpointError(f"{file} holds float16 ({name}), in which Gemma 4 overflows; use the bfloat16 release")
     if dtype not in DTYPE_BYTES:
         raise CheckpointError(f"{file} holds {name} as {dtype}; gemma-mlx reads {', '.join(DTYPE_BYTES)}")
-    if min(shape, default=1) < 0 or start < 0 or stop - start != math.prod(shape) * DTYPE_BYTES[dtype]:
+    if stop - start != math.prod(shape) * DTYPE_BYTES[dtype]:
         raise ValueError(f"{name} has {stop - start} bytes for shape {list(shape)} of {dtype}")
     return TensorInfo(name, file, dtype, shape, base + start, base + stop)

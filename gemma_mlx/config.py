@@ -153,7 +153,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"no {path.name} in {path.parent}: name a folder that holds a Gemma 4 12B checkpoint"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; download or convert it again") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} holds {type(found).__name__}, not an object; download or convert it again")
@@ -189,7 +189,7 @@ def parse_config(data: dict[str, Any]) -> Config:
         )
     except KeyError as error:
         raise CheckpointError(f"config.json lacks {error.args[0]!r}; download or convert the model again") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             f"config.json does not make sense: {error}; download or convert the model again"
         ) from None
@@ -239,7 +239,7 @@ def _text_config(data: dict[str, Any]) -> TextConfig:
                     f"{wanted['rope_type']!r} rope only"
                 )
     softcap = data.get("final_logit_softcapping")
-    return TextConfig(
+    config = TextConfig(
         vocab_size=int(data["vocab_size"]),
         hidden_size=int(data["hidden_size"]),
         intermediate_size=int(data["intermediate_size"]),
@@ -259,6 +259,14 @@ def _text_config(data: dict[str, Any]) -> TextConfig:
         partial_rotary_factor=float(rope["full_attention"].get("partial_rotary_factor", 1.0)),
         pad_token_id=int(data.get("pad_token_id") or 0),
     )
+    sizes = {name: size for name, size in vars(config).items() if type(size) is int and name != "pad_token_id"}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}")
+    for name in ("num_key_value_heads", "num_global_key_value_heads"):
+        if config.num_attention_heads % sizes[name]:
+            raise ValueError(f"{config.num_attention_heads} attention heads cannot share {sizes[name]} {name}")
+    return config
 
 
 def _layer_types(found: list[str] | None, layers: int) -> tuple[LayerType, ...]:

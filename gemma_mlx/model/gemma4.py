@@ -43,8 +43,14 @@ class Gemma4(nn.Module):
         return self.language_model.make_caches()
 
     def embed_tokens(self, ids: mx.array) -> mx.array:
-        """Ids [B, L] -> rows of the token table times sqrt(D), rounded to the computing type first as Google does."""
-        scale = mx.array(math.sqrt(self._config.text.hidden_size), self.dtype)
+        """Ids [B, L] -> rows of the token table times sqrt(D), rounded to the computing type first as Google does.
+
+        Placeholders of media are looked up as padding, as the reference does; `embed` puts soft tokens in their place.
+        """
+        config = self._config
+        for placeholder in (config.image_token_id, config.audio_token_id, config.video_token_id):
+            ids = mx.where(ids == placeholder, config.text.pad_token_id, ids)
+        scale = mx.array(math.sqrt(config.text.hidden_size), self.dtype)
         return self.language_model.embed_tokens(ids).astype(self.dtype) * scale  # [B, L, D]
 
     def embed_image(self, patches: mx.array, positions: mx.array) -> mx.array:
@@ -56,14 +62,8 @@ class Gemma4(nn.Module):
         return self.embed_audio(frames)
 
     def embed(self, ids: Sequence[int], soft_tokens: Sequence[tuple[int, mx.array]]) -> mx.array:
-        """The embeddings [1, L, D] of `ids`, with each array of soft tokens put in from its index on.
-
-        Placeholders are looked up as padding first, as the reference does: their own rows may not even exist.
-        """
-        config = self._config
-        placeholders = (config.image_token_id, config.audio_token_id, config.video_token_id)
-        safe_ids = [config.text.pad_token_id if token in placeholders else token for token in ids]
-        embeddings = self.embed_tokens(mx.array([safe_ids]))
+        """The embeddings [1, L, D] of `ids`, with each array of soft tokens put in from its index on."""
+        embeddings = self.embed_tokens(mx.array([list(ids)]))
         for start, rows in soft_tokens:
             embeddings[:, start : start + rows.shape[0]] = rows.astype(embeddings.dtype)
         return embeddings
