@@ -1,0 +1,1 @@
+"""What people do with the model: hold a conversation, transcribe, caption. No terminal."""

@@ -1,0 +1,77 @@
+"""One answer on its way to the screen or into JSON, with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gemma_mlx.terminal.failures import Interrupt
+from gemma_mlx.terminal.output import Output
+
+if TYPE_CHECKING:
+    from gemma_mlx.gemma import Answer, Reply
+
+
+def show_answer(answer: Answer, output: Output, interrupt: Interrupt, stream: bool = True) -> Reply:
+    """Shows an answer as it comes (without `stream`: computes it) until it ends or is interrupted."""
+    steps = iter(answer)
+    try:
+        for step in steps:
+            if stream and step.channel == "thought":
+                output.thought(step.text)
+            elif stream:
+                output.answer(step.text)
+            if interrupt.asked:
+                break
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            close()
+        if stream:
+            output.end_answer()
+    return answer.reply
+
+
+def prefill_progress(output: Output, interrupt: Interrupt) -> Callable[[int, int], None]:
+    """Shows how far the prompt has been read; between two chunks, an interrupt stops it."""
+
+    def show(done: int, of: int) -> None:
+        if interrupt.asked:
+            raise KeyboardInterrupt
+        output.status(f"reading the prompt: {done:,} of {of:,} tokens" if done < of else "")
+
+    return show
+
+
+def figures(reply: Reply) -> str:
+    """The line of statistics under an answer."""
+    media = [
+        f"{count:,} {kind}" for kind, count in (("image", reply.image_tokens), ("audio", reply.audio_tokens)) if count
+    ]
+    return ", ".join(
+        [
+            f"{reply.prompt_tokens:,} prompt tokens" + (f" ({', '.join(media)})" if media else ""),
+            f"{reply.generated_tokens:,} generated at {reply.generation_tps:.1f} tokens/s",
+            f"first after {reply.time_to_first_token_s:.2f} s",
+            f"peak memory {reply.peak_memory_bytes / 1e9:.2f} GB",
+        ]
+    )
+
+
+def cut_note(reply: Reply, max_tokens: int) -> str | None:
+    """What to say of an answer that did not come to its end by itself."""
+    if reply.finish_reason != "length":
+        return None
+    if reply.generated_tokens < max_tokens:
+        return f"the answer was cut after {reply.generated_tokens:,} tokens: the model's context is full"
+    return f"the answer was cut after {max_tokens:,} tokens; -n sets another limit"
+
+
+def as_object(reply: Reply, *, thinking: bool, logprobs: bool) -> dict[str, Any]:
+    """What `--json` prints of an answer."""
+    found: dict[str, Any] = {**vars(reply)}
+    if not thinking:
+        del found["thought"]
+    if not logprobs:
+        del found["logprobs"]
+    return found

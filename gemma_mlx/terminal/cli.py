@@ -1,0 +1,58 @@
+"""The command `gemma-mlx`. Starting is cheap: what a verb needs is imported when the verb runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gemma_mlx import __version__
+from gemma_mlx.terminal.ask import ask
+from gemma_mlx.terminal.caption import caption
+from gemma_mlx.terminal.chat import chat
+from gemma_mlx.terminal.convert import convert
+from gemma_mlx.terminal.demo import demo
+from gemma_mlx.terminal.failures import exit_codes
+from gemma_mlx.terminal.output import use_utf8, write_stdout
+from gemma_mlx.terminal.transcribe import transcribe
+
+app = typer.Typer(
+    name="gemma-mlx",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        write_stdout(f"gemma-mlx {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Gemma 4 12B on a Mac with 16 GB: private, in a terminal, with eyes and ears.
+
+    \b
+    gemma-mlx demo                       see everything work, with a toy model
+    gemma-mlx convert FOLDER gemma-4bit  make the real model fit
+    gemma-mlx chat                       talk to it
+    """
+
+
+for verb in (ask, chat, transcribe, caption, convert, demo):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Runs the command line; ends with SystemExit."""
+    use_utf8()
+    with exit_codes():
+        app(prog_name="gemma-mlx")

@@ -1,0 +1,80 @@
+"""gemma-mlx convert: a checkpoint -> a folder of packed weights that fits the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gemma_mlx.errors import UsageError
+from gemma_mlx.terminal import options as flag
+from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
+from gemma_mlx.terminal.output import Output
+
+if TYPE_CHECKING:
+    from convert.conversion import ConversionReport
+
+_SOURCE_HELP = "Folder of the downloaded model, as google/gemma-4-12B-it."
+_RECIPE_HELP = "Bits per weight: 4bit, 8bit or bf16."
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)],
+    destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="New folder to write.")],
+    recipe: Annotated[str, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = "4bit",
+    quiet: flag.Quiet = False,
+) -> None:
+    """Pack a downloaded model; afterwards it is the one used when no --model is named.
+
+    \b
+    gemma-mlx convert gemma-4-12B-it gemma-4bit
+    """
+    with exit_codes():
+        output = Output(quiet)
+        show_warnings_in_one_line(output)
+        if not source.is_dir():
+            raise UsageError(f"no model folder {str(source)!r}; download google/gemma-4-12B-it and name its folder")
+        output.status("reading the headers ...")
+        from convert.conversion import convert_checkpoint
+        from gemma_mlx.home import remember_model
+
+        with _progress_bar(output) as progress:
+            report = convert_checkpoint(source, destination, recipe, progress=progress)
+        output.note(summary(destination, report))
+        try:
+            remember_model(destination)
+        except OSError as error:
+            output.say(f"cannot remember it as the default ({error.strerror}); name it with --model {destination}")
+        else:
+            output.note(f"{destination} is now the model that is used when none is named; try: gemma-mlx chat")
+
+
+def summary(destination: Path, report: ConversionReport) -> str:
+    """What a conversion did, in one line."""
+    return (
+        f"{destination}: {_size(report.bytes_written)}, {report.bits_per_weight:.2f} bits per weight, "
+        f"{report.tensors} tensors in {report.seconds:.1f} s"
+    )
+
+
+def _size(count_bytes: int) -> str:
+    return f"{count_bytes / 1e9:.2f} GB" if count_bytes >= 1e9 else f"{count_bytes / 1e6:.1f} MB"
+
+
+@contextmanager
+def _progress_bar(output: Output) -> Iterator[Callable[[int, int], None] | None]:
+    """Something to tell (done, all) bytes to: a bar on a terminal, nothing elsewhere."""
+    output.clear_status()
+    if not output.shows_status:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("converting", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

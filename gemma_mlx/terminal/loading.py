@@ -1,0 +1,29 @@
+"""From the flags to a loaded model, with what a person must know about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gemma_mlx.home import find_model
+from gemma_mlx.terminal.output import Output
+
+if TYPE_CHECKING:
+    from gemma_mlx.gemma import Gemma
+
+MINIATURE_NOTE = (
+    "note: the miniature answers ({name}), a toy and not Gemma 4 12B; for the real model, download "
+    "google/gemma-4-12B-it and run: gemma-mlx convert FOLDER gemma-4bit"
+)
+
+
+def load_gemma(model: str | None, output: Output) -> Gemma:
+    """The model that `--model` or the defaults name. Says so, quiet or not, where it is a miniature."""
+    folder = find_model(model)
+    output.status(f"loading {folder.name} ...")
+    from gemma_mlx.gemma import load
+
+    gemma = load(folder)
+    output.clear_status()
+    if gemma.miniature:
+        output.say(MINIATURE_NOTE.format(name=gemma.name))
+    return gemma

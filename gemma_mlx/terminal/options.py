@@ -1,0 +1,111 @@
+"""The flags, each declared once: the same word means the same on every verb."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gemma_mlx.errors import UsageError
+
+if TYPE_CHECKING:
+    from gemma_mlx.decoding.sampling import Sampling
+    from gemma_mlx.gemma import Gemma
+
+MAX_TOKENS = 2048
+DETAILS = (70, 140, 280, 560, 1120)
+
+
+def _detail(value: int | None) -> int | None:
+    if value is not None and value not in DETAILS:
+        raise typer.BadParameter(f"{value} is not one of {', '.join(map(str, DETAILS))}")
+    return value
+
+
+_MODEL = "Folder of the model. Default: $GEMMA_MLX_MODEL, else the last one converted, else the miniature."
+_TEMPERATURE = "How freely to draw tokens; 0 always takes the likeliest."
+_MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
+_PENALTY = "Above 1 avoids what was said before."
+_DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
+_LOGPROBS = "With --json: for each place the N likeliest tokens."
+_MODELS_OWN = "the model's"
+
+Model = Annotated[str | None, typer.Option("-m", "--model", metavar="FOLDER", help=_MODEL)]
+MaxTokens = Annotated[int, typer.Option("-n", "--max-tokens", min=1, metavar="N", help="Most tokens of an answer.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option("-t", "--temperature", min=0, metavar="T", help=_TEMPERATURE, show_default=_MODELS_OWN),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", min=0, metavar="K", help="Draw from the K likeliest; 0: all.", show_default=_MODELS_OWN),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p", min=0, max=1, metavar="P", help="Draw from the likeliest that make up P.", show_default=_MODELS_OWN
+    ),
+]
+MinP = Annotated[
+    float | None, typer.Option("--min-p", min=0, max=1, metavar="P", help=_MIN_P, show_default=_MODELS_OWN)
+]
+RepetitionPenalty = Annotated[
+    float | None, typer.Option("--repetition-penalty", min=0, metavar="X", help=_PENALTY, show_default=_MODELS_OWN)
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**32 - 1, metavar="N", help="The same seed draws the same answer.")
+]
+System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="Instructions that stand before all.")]
+Images = Annotated[
+    list[str] | None, typer.Option("--image", metavar="FILE", help="A picture; - reads it from stdin. Repeatable.")
+]
+Sounds = Annotated[
+    list[str] | None, typer.Option("--audio", metavar="FILE", help="A sound; - reads it from stdin. Repeatable.")
+]
+Detail = Annotated[
+    int | None,
+    typer.Option("--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default=_MODELS_OWN),
+]
+Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, with all figures.")]
+Logprobs = Annotated[int | None, typer.Option("--logprobs", min=1, max=1000, metavar="N", help=_LOGPROBS)]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but what must be known.")]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How to draw tokens: what was asked for on the command line, None where nothing was."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature == 0:
+            self._refuse_without_effect("--temperature 0")
+
+    def sampling(self, gemma: Gemma) -> Sampling:
+        """The checkpoint's sampling with what was asked for. UsageError for a value out of range or of no effect."""
+        sampling = gemma.sampling(**vars(self))
+        if sampling.temperature == 0:
+            self._refuse_without_effect(f"the greedy decoding that {gemma.name} asks for")
+        return sampling
+
+    def _refuse_without_effect(self, greedy: str) -> None:
+        filters = {"--top-k": self.top_k, "--top-p": self.top_p, "--min-p": self.min_p, "--seed": self.seed}
+        if given := [flag for flag, value in filters.items() if value is not None]:
+            raise UsageError(f"{given[0]} has no effect with {greedy}; leave it out or set -t above 0")
+
+
+def check_flags(
+    *, as_json: bool = False, logprobs: int | None = None, detail: int | None = None, images: bool = True
+) -> None:
+    """UsageError for a flag that would do nothing."""
+    if logprobs and not as_json:
+        raise UsageError("--logprobs has no effect without --json; add it")
+    if detail is not None and not images:
+        raise UsageError("--detail has no effect without a picture; add --image FILE")

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gemma_mlx.gemma import Gemma
+from gemma_mlx.inputs.image import BUDGETS
+from gemma_mlx.terminal import options
+from tests.terminal.conftest import ChangedModel, Run
+
+FIELDS = {
+    *("text", "finish_reason", "model", "miniature", "tokens", "prompt_tokens", "reused_tokens", "image_tokens"),
+    *("audio_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens", "time_to_first_token_s"),
+    *("generation_tps", "peak_memory_bytes"),
+}
+
+
+def test_answer_is_on_stdout_alone_and_the_miniature_says_that_it_is_one(run: Run) -> None:
+    ended = run("ask", "Hello", "-n", 8)
+    assert ended.code == 0
+    assert ended.out.strip()
+    assert ended.out.endswith("\n")
+    assert not ended.out.endswith("\n\n")
+    assert ended.err.count("miniature answers") == 1
+    assert "tokens/s" in ended.err
+
+
+def test_quiet_leaves_only_what_must_be_known(run: Run) -> None:
+    assert run("ask", "Hello", "-n", 2, "-q").err.splitlines() == [run("ask", "Hello", "-q").err.strip()]
+
+
+def test_json_is_one_object_with_all_figures(run: Run, media: Path) -> None:
+    ended = run("ask", "What?", "--image", media / "picture.png", "--audio", media / "tone.wav", "-n", 3, "--json")
+    found = json.loads(ended.out)
+    assert ended.out.count("\n") == 1
+    assert set(found) == FIELDS
+    assert found["miniature"] is True
+    assert found["image_tokens"] == 63
+    assert found["audio_tokens"] == 25
+    assert found["generated_tokens"] == len(found["tokens"]) <= 3
+    assert "picture.png 320x240 -> 63 tokens" in ended.err
+    assert "tone.wav 1.0 s -> 25 tokens" in ended.err
+
+
+def test_json_with_logprobs_has_the_best_of_each_token(run: Run) -> None:
+    found = json.loads(run("ask", "Hello", "-n", 3, "--json", "--logprobs", 2).out)
+    assert [len(best) for best in found["logprobs"]] == [2] * len(found["tokens"])
+    assert [best[0][0] for best in found["logprobs"]] == found["tokens"]  # the miniature decodes greedily
+    assert all(best[0][1] >= best[1][1] for best in found["logprobs"])
+
+
+def test_json_with_thinking_has_the_thought(run: Run) -> None:
+    assert isinstance(json.loads(run("ask", "Hello", "-n", 3, "--json", "--thinking").out)["thought"], str)
+
+
+def test_images_go_before_the_prompt_and_sounds_after_it_in_the_order_given(
+    run: Run, media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    stream = Gemma.stream
+
+    def record(self: Gemma, messages: list[dict[str, object]], **options: object) -> object:
+        seen.append([str(part[part["type"]]) for part in messages[-1]["content"]])
+        return stream(self, messages, **options)
+
+    monkeypatch.setattr(Gemma, "stream", record)
+    image, sound = str(media / "picture.png"), str(media / "tone.wav")
+    run("ask", "--audio", sound, "what", "--image", image, "--image", f"{media}/./picture.png", "-n", 1)
+    assert seen == [[image, f"{media}/./picture.png", "what", sound]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "piped", "text"),
+    [
+        (["Why?"], b"some text\n", "some text\n\nWhy?"),
+        (["-"], b"some text\n", "some text"),
+        ([], b"some text", "some text"),
+        (["Why?"], b"", "Why?"),
+    ],
+)
+def test_piped_text_goes_before_the_prompt(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], piped: bytes, text: str
+) -> None:
+    seen: list[object] = []
+    stream = Gemma.stream
+
+    def record(self: Gemma, messages: list[dict[str, object]], **options: object) -> object:
+        seen.append(messages[-1]["content"])
+        return stream(self, messages, **options)
+
+    monkeypatch.setattr(Gemma, "stream", record)
+    run("ask", *arguments, "-n", 1, stdin=piped)
+    assert seen == [[{"type": "text", "text": text}]]
+
+
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_media_are_read_from_stdin(run: Run, media: Path, kind: str) -> None:
+    piped = (media / ("picture.png" if kind == "image" else "tone.wav")).read_bytes()
+    found = json.loads(run("ask", "What?", f"--{kind}", "-", "-n", 1, "--json", stdin=piped).out)
+    assert found[f"{kind}_tokens"] == (63 if kind == "image" else 25)
+
+
+def test_a_cut_answer_is_an_answer_with_a_note(run: Run) -> None:
+    ended = run("ask", "Hello", "-n", 1)
+    assert ended.code == 0
+    assert "cut after 1 tokens" in ended.err
+
+
+def test_a_seed_repeats_an_answer(run: Run) -> None:
+    answers = {run("ask", "Hello", "-t", 5, "--seed", seed, "-n", 12, "-q").out for seed in (7, 7, 8)}
+    assert len(answers) == 2
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--top-k", "5", "-t", "0"],
+        ["--top-k", "5"],  # the miniature decodes greedily
+        ["--top-p", "0.5"],
+        ["--min-p", "0.5"],
+        ["--seed", "1"],
+        ["--logprobs", "2"],
+        ["--detail", "70"],
+        ["--detail", "71", "--image", "picture.png"],
+        ["-n", "0"],
+        ["-t", "-1"],
+        ["-t", "nan"],
+        ["-t", "1", "--top-p", "0"],
+        ["--top-p", "1.5", "-t", "1"],
+        ["--min-p", "2", "-t", "1"],
+        ["--repetition-penalty", "0"],
+        ["--seed", "-1", "-t", "1"],
+        ["--logprobs", "0", "--json"],
+        ["--image", "-", "--audio", "-"],
+        ["--image", "-", "--image", "-"],
+        ["--no-such-flag"],
+    ],
+)
+def test_a_flag_without_effect_or_out_of_range_is_wrong_usage(run: Run, flags: list[str]) -> None:
+    ended = run("ask", "Hello", *flags)
+    assert (ended.code, ended.out) == (2, "")
+    assert "rror: " in ended.err.splitlines()[-1]
+
+
+def test_prompt_and_media_cannot_both_read_stdin(run: Run) -> None:
+    assert run("ask", "-", "--image", "-", stdin=b"x").code == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["ask"], ["transcribe"], ["caption"], ["convert"], ["nonsense"]])
+def test_a_verb_without_what_it_needs_is_wrong_usage(run: Run, arguments: list[str]) -> None:
+    ended = run(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err
+
+
+def test_version_and_help_exit_with_0(run: Run) -> None:
+    assert run("--version").out == "gemma-mlx 0.1.0\n"
+    ended = run("ask", "--help")
+    assert ended.code == 0
+    assert "--repetition-penalty" in ended.out
+
+
+def test_numbers_in_the_flags_are_those_of_the_model() -> None:
+    from gemma_mlx import gemma
+
+    assert options.MAX_TOKENS == gemma.MAX_TOKENS
+    assert options.DETAILS == BUDGETS
+
+
+def test_a_warning_is_one_line(run: Run, changed_model: ChangedModel) -> None:
+    ended = run("ask", "Hello", "-n", 1, "-m", changed_model("config.json", {"new_key": 1}))
+    assert [line for line in ended.err.splitlines() if "warning: " in line and "new_key" in line]
+    assert ".py:" not in ended.err

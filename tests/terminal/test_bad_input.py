@@ -1,0 +1,119 @@
+"""Each kind of bad input gives one line and an exit code, and nothing on stdout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gemma_mlx.home import miniature_folder
+from tests.terminal.conftest import ChangedModel, Run
+
+
+@pytest.mark.parametrize(
+    ("flag", "file", "told"),
+    [
+        ("--image", "missing.png", "cannot open the picture"),
+        ("--image", "empty.png", "is empty (0 bytes)"),
+        ("--image", "text.png", "is not a picture"),
+        ("--image", "cut.png", "damaged or cut short"),
+        ("--image", "tone.wav", "is not a picture"),
+        ("--audio", "missing.wav", "cannot open the sound"),
+        ("--audio", "empty.png", "is empty (0 bytes)"),
+        ("--audio", "silent.wav", "no samples"),
+        ("--audio", "picture.png", "is not a sound"),
+    ],
+)
+def test_a_medium_that_cannot_be_read_is_one_line(run: Run, media: Path, flag: str, file: str, told: str) -> None:
+    ended = run("ask", "What?", flag, media / file)
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+    assert told in ended.errors[0]
+    assert file in ended.errors[0]
+
+
+def test_a_web_address_is_not_fetched(run: Run) -> None:
+    ended = run("ask", "What?", "--image", "https://example.com/a.png")
+    assert (ended.code, ended.out) == (1, "")
+    assert "not fetched" in ended.errors[0]
+
+
+def test_an_error_under_json_is_an_object_on_stderr(run: Run, media: Path) -> None:
+    ended = run("ask", "What?", "--image", media / "text.png", "--json")
+    assert (ended.code, ended.out) == (1, "")
+    assert "is not a picture" in json.loads(ended.err.splitlines()[-1])["error"]
+
+
+def test_a_model_folder_that_does_not_exist_is_wrong_usage(run: Run) -> None:
+    ended = run("ask", "Hello", "-m", "no/such/folder")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no/such/folder" in ended.errors[0]
+
+
+def test_another_architecture_is_named(run: Run, changed_model: ChangedModel) -> None:
+    ended = run("ask", "Hello", "-m", changed_model("config.json", {"model_type": "llama"}))
+    assert (ended.code, ended.out) == (1, "")
+    assert "llama" in ended.errors[0]
+
+
+def test_a_folder_without_weights_is_one_line(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(miniature_folder(), tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    ended = run("ask", "Hello", "-m", tmp_path / "m")
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+
+
+def test_a_prompt_over_the_context_is_one_line_with_the_figures(run: Run, changed_model: ChangedModel) -> None:
+    folder = changed_model("config.json", {"text_config.max_position_embeddings": 64})
+    ended = run("ask", "one two three " * 40, "-m", folder)
+    assert (ended.code, ended.out) == (1, "")
+    assert "context is 64" in ended.errors[0]
+
+
+def test_an_answer_that_fills_the_context_says_so(run: Run, changed_model: ChangedModel) -> None:
+    folder = changed_model("config.json", {"text_config.max_position_embeddings": 16})
+    ended = run("ask", "Hello", "-m", folder)
+    assert ended.code == 0
+    assert "context is full" in ended.err
+
+
+def test_a_template_that_fails_is_one_line(run: Run, changed_model: ChangedModel) -> None:
+    ended = run("ask", "Hello", "-m", changed_model("chat_template.jinja", "{{ messages[0].content.no() }}"))
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+    assert "template" in ended.errors[0]
+
+
+def test_stdin_that_is_no_text_is_one_line(run: Run) -> None:
+    ended = run("ask", "What?", stdin=b"\x89PNG\r\n\xff")
+    assert (ended.code, ended.out) == (1, "")
+    assert "--image -" in ended.errors[0]
+
+
+def test_an_empty_pipe_for_a_picture_is_one_line(run: Run) -> None:
+    ended = run("ask", "What?", "--image", "-")
+    assert (ended.code, ended.out) == (1, "")
+    assert "stdin holds nothing" in ended.errors[0]
+
+
+def test_control_bytes_of_a_file_name_do_not_reach_stderr(run: Run, media: Path) -> None:
+    ended = run("ask", "What?", "--image", media / "\x1b]52;c;x\x07.png")
+    assert "\x1b" not in ended.err
+    assert "␛]52;c;x␇.png" in ended.errors[0]
+
+
+def test_what_nobody_expected_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: object) -> None:
+        raise RuntimeError("no\nmemory")
+
+    monkeypatch.setattr("gemma_mlx.gemma.load", fail)
+    ended = run("ask", "Hello")
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+    assert "RuntimeError: no memory" in ended.errors[0]
+
+
+def test_debug_shows_where_it_happened(run: Run, monkeypatch: pytest.MonkeyPatch, media: Path) -> None:
+    from gemma_mlx.errors import InputError
+
+    monkeypatch.setenv("GEMMA_MLX_DEBUG", "1")
+    with pytest.raises(InputError, match="is not a picture"):
+        run("ask", "What?", "--image", media / "text.png")

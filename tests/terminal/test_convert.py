@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gemma_mlx.home import find_model, miniature_folder
+from tests.terminal.conftest import Run
+
+
+def test_a_converted_model_answers_and_becomes_the_default(run: Run, tmp_path: Path) -> None:
+    destination = tmp_path / "four"
+    ended = run("convert", miniature_folder(), destination, "--recipe", "4bit")
+    assert (ended.code, ended.out) == (0, "")
+    assert "bits per weight" in ended.err
+    assert "now the model that is used" in ended.err
+    assert find_model() == destination
+    assert run("ask", "Hello", "-n", 3, "-q").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no/such/folder", "out"], "no/such/folder"),
+        ([str(miniature_folder()), "out", "--recipe", "3bit"], "3bit"),
+    ],
+)
+def test_wrong_usage_writes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run("convert", *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.errors[0]
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_destination_that_exists_is_kept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x", encoding="utf-8")
+    assert run("convert", miniature_folder(), tmp_path / "out").code == 2
+    assert (tmp_path / "out" / "mine").read_text(encoding="utf-8") == "x"

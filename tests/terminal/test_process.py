@@ -1,0 +1,117 @@
+"""What only a process of its own can show: start-up, pipes, signals."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.terminal.conftest import ChangedModel
+
+COMMAND = [sys.executable, "-m", "gemma_mlx"]
+
+
+def test_help_starts_without_the_heavy_parts() -> None:
+    heavy = "mlx numpy PIL rich prompt_toolkit tokenizers jinja2 soundfile transformers torch mlx_lm"
+    code = (
+        "import sys; from gemma_mlx.terminal.cli import app; app(['--help'], standalone_mode=False); "
+        f"print([m for m in '{heavy}'.split() if m in sys.modules], file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr.strip() == "[]"
+    assert "transcribe" in ended.stdout
+
+
+def test_help_takes_little_processor_time() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([*COMMAND, "--help"], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8
+
+
+def test_the_run_path_imports_neither_transformers_nor_mlx_lm(media: Path) -> None:
+    code = (
+        "import sys\nfrom gemma_mlx.terminal.cli import main\n"
+        f"sys.argv = ['gemma-mlx', 'ask', 'What?', '--image', {str(media / 'picture.png')!r}, '--audio', "
+        f"{str(media / 'tone.wav')!r}, '-n', '1']\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "assert 'mlx.core' in sys.modules\n"
+        "assert not {'transformers', 'torch', 'mlx_lm', 'mlx_vlm'} & set(sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_reader_that_goes_away_ends_the_answer_quietly(endless_model: Path) -> None:
+    with _endless(endless_model) as asking:
+        assert asking.stdout is not None
+        assert asking.stderr is not None
+        asking.stdout.read(10)
+        asking.stdout.close()
+        told = asking.stderr.read().decode()
+        assert asking.wait(120) == 0
+    assert "Traceback" not in told
+    assert "error" not in told
+
+
+def test_ctrl_c_keeps_the_partial_answer_and_exits_with_130(endless_model: Path) -> None:
+    with _endless(endless_model) as asking:
+        assert asking.stdout is not None
+        assert asking.stderr is not None
+        begun = asking.stdout.read(10)
+        asking.send_signal(signal.SIGINT)
+        rest, told = asking.communicate(timeout=120)
+    assert asking.returncode == 130
+    assert (begun + rest).endswith(b"\n")
+    assert b"Traceback" not in told
+    assert b"error" not in told
+
+
+def _endless(model: Path) -> subprocess.Popen[bytes]:
+    arguments = ["ask", "Hello", "-m", str(model), "-n", "100000", "-t", "20", "--top-p", "1", "--top-k", "0"]
+    return subprocess.Popen(
+        [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert "cannot write the answer to stdout: No space left" in ended.stderr
+
+
+def test_a_closed_stdout_is_one_line() -> None:
+    command = " ".join([*COMMAND, "--version", ">&-"])
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: stdout is closed")
+
+
+def test_answers_are_utf8_in_any_locale(changed_model: ChangedModel) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    code = (
+        "from gemma_mlx.terminal.output import Output, use_utf8\nuse_utf8()\nshown = Output()\n"
+        "shown.answer('Gr\\u00fc\\u00dfe')\nshown.end_answer()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert ended.stdout.decode("utf-8") == "Grüße\n", ended.stderr
+
+
+def test_an_interrupt_is_only_noted_until_the_second_one() -> None:
+    from gemma_mlx.terminal.failures import Interrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
