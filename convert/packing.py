@@ -1,0 +1,67 @@
+"""Affine packing: a group of numbers becomes small integer codes, w = code x scale + bias.
+
+The layout is MLX's, so that `mx.quantized_matmul` and `mx.dequantize` read it: codes of a row side by side in uint32,
+the first one in the lowest bits; one scale and one bias for each group, bfloat16 like the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Some rows of a matrix, packed, and what that cost."""
+
+    codes: mx.array
+    """uint32, [rows, columns x bits / 32]."""
+    scales: mx.array
+    """bfloat16, [rows, columns / group_size]."""
+    biases: mx.array
+    """bfloat16, [rows, columns / group_size]."""
+    squared_error: float
+    """Sum over all numbers of (packed - original) squared."""
+    squared_sum: float
+    """Sum over all numbers of original squared."""
+
+
+def pack_rows(rows: mx.array, bits: int, group_size: int) -> PackedRows:
+    """Packs `rows` [R, columns] with 4 or 8 bits. No number moves by more than half a step, but for the rounding of
+    scale and bias to bfloat16 (at 4 bits 0.07 of a step, at 8 bits one step, at the ends of a group's range).
+
+    Scale and bias are rounded first and the codes derived for the rounded ones, which costs nothing. Relative RMS
+    error on 256 x 3840 normal numbers, group 64: 0.0879 at 4 bits and 0.0053 at 8, where `mx.quantize` has 0.0909
+    and 0.0073 (`pytest tests/convert -s -k smaller_error_than_mx_quantize` prints them).
+    """
+    groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, group_size)
+    low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
+    levels = 2**bits - 1
+    # 16 equal cells with a code in the middle of each are finer than 15 steps from end to end, and nothing is farther
+    # than half a step. At 8 bits the rounding of the scale is larger than what that gains.
+    steps = levels + 1 if bits < 8 else levels
+    scale = _rounded((high - low) / steps)
+    bias = _rounded((low + high - levels * scale) / 2)
+    codes = mx.clip(mx.round((groups - bias) / mx.where(scale > 0, scale, 1)), 0, levels)
+    error = mx.square(codes * scale + bias - groups).sum(axis=(1, 2))
+    squares = mx.square(groups).sum(axis=(1, 2))
+    packed = _side_by_side(codes.astype(mx.uint8).reshape(rows.shape), bits)
+    scales, biases = (part.squeeze(-1).astype(mx.bfloat16) for part in (scale, bias))
+    mx.eval(packed, scales, biases, error, squares)
+    # Sums over many rows need more digits than float32 has.
+    error_sum, squared_sum = (float(np.array(part).sum(dtype=np.float64)) for part in (error, squares))
+    return PackedRows(packed, scales, biases, error_sum, squared_sum)
+
+
+def _rounded(values: mx.array) -> mx.array:
+    return values.astype(mx.bfloat16).astype(mx.float32)
+
+
+def _side_by_side(codes: mx.array, bits: int) -> mx.array:
+    """uint8 codes [R, columns] -> uint32 [R, columns x bits / 32]."""
+    if bits == 4:
+        pairs = codes.reshape(codes.shape[0], -1, 2)
+        codes = pairs[..., 0] | (pairs[..., 1] << 4)  # [R, columns / 2]
+    return codes.view(mx.uint32)

@@ -1,0 +1,73 @@
+"""The checkpoint to convert: what is in it, and its numbers a few rows at a time.
+
+Plain reads rather than a memory map: mapped pages count as resident memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from gemma_mlx.checkpoint import TensorInfo, read_headers
+from gemma_mlx.config import read_config
+from gemma_mlx.errors import CheckpointError
+from gemma_mlx.model.gemma4 import Gemma4
+
+SLICE_NUMBERS = 1 << 19
+"""Read and packed at once: small enough for the processor's cache, which makes packing four times as fast as whole
+tensors, and so small that the size of a tensor does not matter for memory."""
+
+
+def read_source(folder: Path) -> dict[str, TensorInfo]:
+    """The tensors of an unpacked Gemma 4 12B checkpoint by canonical name, in the order of their bytes on disk.
+
+    Raises CheckpointError for another model, a packed one, and one whose tensors are not exactly those of its config.
+    """
+    config = read_config(folder)
+    infos = read_headers(folder)
+    if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
+        bits = f" at {config.quantization.bits} bit" if config.quantization else ""
+        raise CheckpointError(f"{folder} is already packed{bits}; convert from the bf16 release")
+    model: Any = Gemma4(config)  # lazy: no number of it is made; MLX does not annotate parameters()
+    expected = {name: tuple(array.shape) for name, array in dict(tree_flatten(model.parameters())).items()}
+    for name in sorted(expected.keys() | infos.keys()):
+        wanted, found = expected.get(name), infos[name].shape if name in infos else None
+        if wanted != found:
+            raise CheckpointError(
+                f"{folder} does not fit its config.json: {name} should be {_shape(wanted)} and is {_shape(found)}; "
+                "download it again"
+            )
+    return dict(sorted(infos.items(), key=lambda item: (item[1].file, item[1].start)))
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(list(shape))
+
+
+def read_slices(info: TensorInfo) -> Iterator[mx.array]:
+    """The rows of a tensor in order, as bfloat16 or float32 [rows, ...], about SLICE_NUMBERS at a time.
+
+    Raises CheckpointError if a number is NaN or infinite, or if the file ends early.
+    """
+    row_shape = info.shape[1:]
+    row_numbers = math.prod(row_shape)
+    rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
+    stored = "<u2" if info.dtype == "BF16" else "<f4"
+    with info.file.open("rb") as stream:
+        stream.seek(info.start)
+        for first in range(0, info.shape[0], rows_at_once):
+            rows = min(rows_at_once, info.shape[0] - first)
+            numbers = np.fromfile(stream, dtype=stored, count=rows * row_numbers)
+            if len(numbers) != rows * row_numbers:
+                raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
+            array = mx.array(numbers)
+            array = (array.view(mx.bfloat16) if info.dtype == "BF16" else array).reshape(rows, *row_shape)
+            if not mx.isfinite(array).all().item():
+                raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
+            yield array
