@@ -1,0 +1,1 @@
+"""How the miniature in `assets/miniature` was trained: data, curriculum, training loop, evaluation."""
