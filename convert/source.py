@@ -8,13 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
-from gemma_mlx.checkpoint import TensorInfo, read_headers
+from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
 from gemma_mlx.config import read_config
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.gemma4 import Gemma4
@@ -34,20 +32,8 @@ def read_source(folder: Path) -> dict[str, TensorInfo]:
     if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
         bits = f" at {config.quantization.bits} bit" if config.quantization else ""
         raise CheckpointError(f"{folder} is already packed{bits}; convert from the bf16 release")
-    model: Any = Gemma4(config)  # lazy: no number of it is made; MLX does not annotate parameters()
-    expected = {name: tuple(array.shape) for name, array in dict(tree_flatten(model.parameters())).items()}
-    for name in sorted(expected.keys() | infos.keys()):
-        wanted, found = expected.get(name), infos[name].shape if name in infos else None
-        if wanted != found:
-            raise CheckpointError(
-                f"{folder} does not fit its config.json: {name} should be {_shape(wanted)} and is {_shape(found)}; "
-                "download it again"
-            )
+    require_tensors(folder, infos, Gemma4(config).shapes())  # lazy: no number of the model is made
     return dict(sorted(infos.items(), key=lambda item: (item[1].file, item[1].start)))
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else str(list(shape))
 
 
 def read_slices(info: TensorInfo) -> Iterator[mx.array]:

@@ -51,6 +51,24 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
+def require_tensors(folder: Path, infos: dict[str, TensorInfo], shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises CheckpointError unless `folder` holds exactly the tensors in `shapes`, in those shapes."""
+    missing, extra = sorted(shapes.keys() - infos.keys()), sorted(infos.keys() - shapes.keys())
+    if missing:
+        raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}; download it again")
+    if extra:
+        raise CheckpointError(
+            f"{folder} holds {len(extra)} tensors that Gemma 4 12B does not have, first {infos[extra[0]].name}; "
+            "it is another model, or an adapter was saved into it"
+        )
+    for name, shape in shapes.items():
+        if infos[name].shape != shape:
+            raise CheckpointError(
+                f"{infos[name].name} in {folder} has shape {list(infos[name].shape)}, but config.json asks for "
+                f"{list(shape)}; they are not of one model: download it again"
+            )
+
+
 def tensor_files(folder: Path) -> list[Path]:
     """The safetensors files of the model in `folder`: those its index names, else all."""
     index = folder / INDEX_FILE

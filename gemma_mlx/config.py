@@ -196,6 +196,9 @@ def parse_config(data: dict[str, Any]) -> Config:
     return config
 
 
+_BITS = (2, 3, 4, 5, 6, 8)
+_GROUPS = (32, 64, 128)
+
 # What the architecture does not do: key -> the values that mean "off".
 _OFF: dict[str, tuple[object, ...]] = {
     "enable_moe_block": (False, None),
@@ -315,11 +318,21 @@ def _quantization(data: dict[str, Any] | None) -> Quantization | None:
     overrides: dict[str, tuple[int, int] | None] = {}
     for path, value in data.items():
         if isinstance(value, dict):
-            packing = int(value.get("bits", data["bits"])), int(value.get("group_size", data["group_size"]))
-            overrides[canonical_name(path)] = packing
+            bits, group_size = value.get("bits", data["bits"]), value.get("group_size", data["group_size"])
+            overrides[canonical_name(path)] = _packing(bits, group_size)
         elif value is False:
             overrides[canonical_name(path)] = None
-    return Quantization(int(data["bits"]), int(data["group_size"]), overrides)
+    return Quantization(*_packing(data["bits"], data["group_size"]), overrides)
+
+
+def _packing(bits: object, group_size: object) -> tuple[int, int]:
+    """(bits, group size), if MLX has them: it divides by them without asking."""
+    if not (isinstance(bits, int) and isinstance(group_size, int)) or bits not in _BITS or group_size not in _GROUPS:
+        raise CheckpointError(
+            f"config.json packs with {bits!r} bits in groups of {group_size!r}; MLX has {_BITS} bits and groups of "
+            f"{_GROUPS}: convert the model again"
+        )
+    return bits, group_size
 
 
 # Keys that say nothing about the computation, or that are checked above.

@@ -25,7 +25,7 @@ import mlx.core as mx
 from gemma_mlx.config import Config, read_config, read_json
 from gemma_mlx.decoding.channels import Channel, ChannelReader
 from gemma_mlx.decoding.generate import Token, generate
-from gemma_mlx.decoding.prefill import SoftTokens, prefill
+from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.decoding.sampling import Sampler, Sampling
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.errors import ContextError, GemmaWarning, UsageError
@@ -39,6 +39,11 @@ from gemma_mlx.weights import load_model
 
 MAX_TOKENS = 2048
 """How long an answer may get when nobody says so."""
+
+SCORE_TOKENS = 64
+"""Positions scored at once: each needs a row of 262,144 numbers."""
+RESERVED_TOKENS = 4096
+"""Room made in the caches for an answer; a longer one makes more when it comes to it."""
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -178,12 +183,15 @@ class Gemma:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
-        history = self.prompts.build(prepared, thinking=thinking, add_generation_prompt=False)
         room = self._room(len(prompt), 1)
+        stable_tokens = 0
+        if session is not None:  # what the next turn's prompt will begin with
+            history = self.prompts.build(prepared, thinking=thinking, add_generation_prompt=False)
+            stable_tokens = _shared(prompt.ids, history.ids)
         return Answer(
             self,
             prompt,
-            stable_tokens=_shared(prompt.ids, history.ids),
+            stable_tokens=stable_tokens,
             sampling=sampling or self.sampling(),
             max_tokens=min(max_tokens, room),
             logprobs=logprobs,
@@ -208,19 +216,24 @@ class Gemma:
             raise ContextError(
                 f"prompt and answer have {len(ids):,} tokens, more than the model's context; shorten them"
             )
+        caches, media = self.model.make_caches(), self.soft_tokens(prompt.spans)
+        images = [(item.start, item.stop) for item in media if item.is_image]
         found: list[float] = []
-        first, begin = len(prompt) - 1, 0  # the position that predicts the answer's first token
-        for hidden in prefill(self.model, self.model.make_caches(), ids, self.soft_tokens(prompt.spans)):
-            end = begin + hidden.shape[1]
-            predicting = range(max(begin, first), min(end, len(ids) - 1))
-            if predicting:
-                logits = self.model.logits(hidden[0, predicting.start - begin : predicting.stop - begin])  # [L, V]
-                logits = logits.astype(mx.float32)
-                wanted = mx.array([ids[position + 1] for position in predicting])[:, None]
-                chosen = mx.take_along_axis(logits, wanted, axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
-                found += cast("list[float]", chosen.tolist())
-            begin = end
+        for start, stop in chunk_bounds(0, len(ids), images, SCORE_TOKENS):
+            hidden = forward_chunk(self.model, caches, ids, media, stop)
+            first = max(start, len(prompt) - 1)  # this position predicts the answer's first token
+            following = ids[first + 1 : stop + 1]
+            logprobs = self._logprobs(hidden[0, first - start :][: len(following)], following) if following else None
+            del hidden
+            finish_chunk(caches, logprobs)
+            found += [] if logprobs is None else cast("list[float]", logprobs.tolist())
         return Score(tuple(answer_ids), tuple(found))
+
+    def _logprobs(self, hidden: mx.array, ids: Sequence[int]) -> mx.array:
+        """The log-probability [L] of each of `ids`, from the hidden states [L, D] of the positions before them."""
+        logits = self.model.logits(hidden).astype(mx.float32)  # [L, V]
+        chosen = mx.take_along_axis(logits, mx.array(list(ids))[:, None], axis=-1)[:, 0]
+        return chosen - mx.logsumexp(logits, axis=-1)
 
     def _room(self, prompt_tokens: int, needed_tokens: int) -> int:
         """How many tokens may follow a prompt. Raises ContextError where that is less than needed."""
@@ -282,7 +295,7 @@ class Answer:
             self.prompt.ids,
             gemma.soft_tokens(self.prompt.spans),
             stable_tokens=self._stable_tokens,
-            reserve_tokens=self._max_tokens,
+            reserve_tokens=min(self._max_tokens, RESERVED_TOKENS),
             progress=self._progress,
         )
         sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
@@ -355,8 +368,8 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
-def _embed(model: Gemma4, span: MediaSpan) -> mx.array:
+def _embed(model: Gemma4, span: MediaSpan, first: int, last: int) -> mx.array:
     media = span.media
     if isinstance(media, ImagePatches):
-        return model.embed_image(mx.array(media.patches), mx.array(media.positions))
-    return model.embed_sound(mx.array(media))
+        return model.embed_image(mx.array(media.patches[first:last]), mx.array(media.positions[first:last]))
+    return model.embed_sound(mx.array(media[first:last]))

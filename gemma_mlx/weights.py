@@ -11,9 +11,9 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
-from gemma_mlx.checkpoint import TensorInfo, read_headers
+from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
 from gemma_mlx.config import Config
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.decoder import FullAttention
@@ -37,7 +37,7 @@ def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> G
     infos = read_headers(folder)
     model = Gemma4(config)
     _pack_like(model, config, infos)
-    _check(folder, model, infos)
+    require_tensors(folder, infos, model.shapes())
     sources = {file: _tensors(file) for file in {info.file for info in infos.values()}}
     groups: dict[str, dict[str, mx.array]] = {}
     for name, info in infos.items():
@@ -79,26 +79,12 @@ def _pack_like(model: Gemma4, config: Config, infos: dict[str, TensorInfo]) -> N
             raise CheckpointError(f"{path} is packed but config.json says it is not; convert the model again")
         return {"bits": found[0], "group_size": found[1]}
 
-    nn.quantize(model, class_predicate=packing)
-
-
-def _check(folder: Path, model: Gemma4, infos: dict[str, TensorInfo]) -> None:
-    """Names and shapes are exactly those of the model."""
-    expected = {name: tuple(array.shape) for name, array in dict(tree_flatten(model.parameters())).items()}
-    missing, extra = sorted(set(expected) - set(infos)), sorted(set(infos) - set(expected))
-    if missing:
-        raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}; download it again")
-    if extra:
+    try:
+        nn.quantize(model, class_predicate=packing)
+    except ValueError as error:
         raise CheckpointError(
-            f"{folder} holds {len(extra)} tensors that Gemma 4 12B does not have, first {infos[extra[0]].name}; "
-            "it is another model, or an adapter was saved into it"
-        )
-    for name, shape in expected.items():
-        if infos[name].shape != shape:
-            raise CheckpointError(
-                f"{infos[name].name} in {folder} has shape {list(infos[name].shape)}, but config.json asks for "
-                f"{list(shape)}; they are not of one model: download it again"
-            )
+            f"config.json packs what cannot be packed so ({error}); convert the model again"
+        ) from None
 
 
 def _check_finite(folder: Path, weights: dict[str, mx.array]) -> None:

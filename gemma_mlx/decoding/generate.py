@@ -36,8 +36,8 @@ def generate(
     the caches hold the prompt and a prefix of the tokens, which may lack the last one yielded; see `settle`.
     """
     token, best = _choose(model, hidden, sampler, logprobs)
+    mx.async_eval(token, best)
     for remaining in range(max_tokens - 1, -1, -1):
-        mx.async_eval(token, best)
         if remaining:
             hidden = model(model.embed_tokens(token.reshape(1, 1)), caches)
             next_token, next_best = _choose(model, hidden, sampler, logprobs)
@@ -50,12 +50,11 @@ def generate(
 
 
 def settle(caches: list[Cache], offset: int) -> int:
-    """Rewinds caches that ran ahead of position `offset`, or of each other; returns where all of them stand.
+    """Rewinds caches that ran ahead of position `offset`; returns where all of them stand then.
 
-    Nothing here is more than one token ahead, unless it was interrupted within a layer: rewinding by one is always
-    exact.
+    They are at most one token ahead, and rewinding the last update is always exact.
     """
-    target = min([offset, *(cache.offset for cache in caches)])
+    target = min(offset, caches[0].offset)
     for cache in caches:
         cache.rewind(cache.offset - target)
     return target

@@ -6,7 +6,7 @@ be cut anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -27,8 +27,8 @@ class SoftTokens:
     is_image: bool
     digest: str
     """Equal for equal content."""
-    rows: Callable[[], mx.array]
-    """Embeds the medium: [stop - start, D]."""
+    rows: Callable[[int, int], mx.array]
+    """Embeds the rows from one index up to another, [count, D]; of an image, all are asked for."""
 
 
 def chunk_bounds(start: int, stop: int, images: Sequence[tuple[int, int]], chunk_tokens: int) -> list[tuple[int, int]]:
@@ -47,33 +47,33 @@ def chunk_bounds(start: int, stop: int, images: Sequence[tuple[int, int]], chunk
     return bounds
 
 
-def prefill(
+def forward_chunk(
     model: Gemma4,
     caches: list[Cache],
     ids: Sequence[int],
     media: Sequence[SoftTokens],
-    *,
-    chunk_tokens: int = CHUNK_TOKENS,
+    stop: int,
     block_sizes: BlockSizes | None = None,
-) -> Iterator[mx.array]:
-    """Runs the positions of `ids` that the caches do not hold yet; yields each chunk's hidden states [1, L, D].
+) -> mx.array:
+    """Runs the positions of `ids` from the caches' offset to `stop`; returns their hidden states [1, L, D].
 
-    When a chunk is yielded its rows are in the caches and nothing of it is left in flight. No image may lie across
-    the caches' offset.
+    Neither end may lie inside an image. Nothing is evaluated yet: evaluate the caches' state, and of the hidden states
+    what is needed, then let go of them, or they keep the caches' buffers from being written in place.
     """
     start = caches[0].offset
-    images = [(item.start, item.stop) for item in media if item.is_image]
-    for begin, end in chunk_bounds(start, len(ids), images, chunk_tokens):
-        inside = [item for item in media if item.start < end and item.stop > begin]
-        rows = [_part(item, begin, end) for item in inside]
-        embeddings = model.embed(ids[begin:end], rows)
-        hidden = model(embeddings, caches, [span for span in images if begin <= span[0] < end], block_sizes)
-        mx.eval([cache.state() for cache in caches])
-        yield hidden
-        mx.clear_cache()
+    inside = [item for item in media if item.start < stop and item.stop > start]
+    images = [(item.start, item.stop) for item in inside if item.is_image]
+    embeddings = model.embed(ids[start:stop], [_part(item, start, stop) for item in inside])
+    return model(embeddings, caches, images, block_sizes)
 
 
-def _part(item: SoftTokens, begin: int, end: int) -> tuple[int, mx.array]:
-    """The rows of `item` that lie in the chunk `begin:end`, and where in the chunk they go."""
-    first, last = max(item.start, begin), min(item.stop, end)
-    return first - begin, item.rows()[first - item.start : last - item.start]
+def finish_chunk(caches: list[Cache], wanted: mx.array | None = None) -> None:
+    """Evaluates the caches and `wanted`, and gives back the memory that the chunk took on the way."""
+    mx.eval([cache.state() for cache in caches], [] if wanted is None else wanted)
+    mx.clear_cache()
+
+
+def _part(item: SoftTokens, start: int, stop: int) -> tuple[int, mx.array]:
+    """The rows of `item` that lie in the chunk `start:stop`, and where in the chunk they go."""
+    first, last = max(item.start, start), min(item.stop, stop)
+    return first - start, item.rows(first - item.start, last - item.start)

@@ -83,7 +83,7 @@ class Sampler:
 def filtered(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array]:
     """The tokens that may be drawn and their scores, most likely first: ids [k] and log-weights [k], -inf for never.
 
-    `temperature` must be above 0. With top-k on, only k candidates are sorted, not the vocabulary of 262,144.
+    `temperature` must be above 0. With top-k on, only k candidates go through the filters after it.
     """
     scores = logits / sampling.temperature
     vocab_size = logits.shape[-1]

@@ -1,4 +1,4 @@
-"""A conversation's caches: each turn pays only for what is new.
+"""A conversation's caches: each turn pays for what is new, and for the last answer once more.
 
 The cache holds the tokens of the last prompt and answer. A new prompt usually begins the same way; the part that it
 shares is kept and the rest is rewound. But the template writes an answer differently once it is history (an empty or a
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from gemma_mlx.decoding.generate import settle
-from gemma_mlx.decoding.prefill import CHUNK_TOKENS, SoftTokens, prefill
+from gemma_mlx.decoding.prefill import CHUNK_TOKENS, SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.model.cache import FullCache, SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
@@ -75,46 +75,60 @@ class Session:
         """Brings the caches to the end of `ids`; returns the last hidden state [1, 1, D] and how many were re-used.
 
         `stable_tokens` is how much of `ids` the next prompt will begin with: a snapshot is taken there. The caches are
-        given room for `reserve_tokens` more. `progress` is told (done, all) positions after each chunk. If anything
-        goes wrong on the way, the session is empty afterwards.
+        given room for `reserve_tokens` more. `progress` is told (done, all) positions after each chunk; if it raises,
+        the chunks that are done stay cached. If anything else goes wrong, the session is empty afterwards.
         """
         keys = _keys(ids, media)
         reused = self._keep(keys)
         for cache in self.caches:
             if isinstance(cache, FullCache):
                 cache.reserve(len(ids) + reserve_tokens)
-        try:
-            last = mx.array(0)
-            for hidden in prefill(
-                self._model,
-                self.caches,
-                ids,
-                media,
-                chunk_tokens=self._chunk_tokens,
-                block_sizes=self._block_sizes,
-            ):
-                last = hidden[:, -1:]  # [1, 1, D]
-                done = self.caches[0].offset
-                if 0 < stable_tokens <= done:
+        last: mx.array | None = None
+        images = [(item.start, item.stop) for item in media if item.is_image]
+        for _, stop in chunk_bounds(reused, len(ids), images, self._chunk_tokens):
+            try:
+                last = self._compute(ids, media, stop)
+                if 0 < stable_tokens <= stop:
                     self._take_snapshot(stable_tokens)
-                if progress is not None:
-                    progress(done, len(ids))
-        except BaseException:
-            self.reset()
-            raise
-        self._keys = keys
+            except BaseException:
+                self.reset()
+                raise
+            self._keys = keys[:stop]
+            if progress is not None:
+                progress(stop, len(ids))
+        assert last is not None
         return last, reused
 
     def append(self, ids: Sequence[int]) -> None:
-        """Says which tokens were generated after the prefill; caches that ran ahead of them are rewound."""
+        """Says which tokens were generated after the prefill; caches that ran ahead of them are rewound.
+
+        Where the caches disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted,
+        and the session is empty afterwards.
+        """
+        if not self._consistent():
+            self.reset()
+            return
         offset = settle(self.caches, self.offset + len(ids))
         self._keys += ids[: offset - self.offset]
+
+    def _compute(self, ids: Sequence[int], media: Sequence[SoftTokens], stop: int) -> mx.array | None:
+        """Brings the caches to `stop`; at the end of `ids`, also the last hidden state [1, 1, D]."""
+        hidden = forward_chunk(self._model, self.caches, ids, media, stop, self._block_sizes)
+        last = hidden[:, -1:] if stop == len(ids) else None
+        del hidden
+        finish_chunk(self.caches, last)
+        return last
+
+    def _consistent(self) -> bool:
+        return len({cache.offset for cache in self.caches}) == 1
 
     def _keep(self, keys: list[Key]) -> int:
         """Rewinds to the longest prefix that `keys` shares with the caches; returns its length.
 
         At least the last position is left to compute, for its hidden state.
         """
+        if not self._consistent() or self.caches[0].offset != self.offset:
+            self.reset()  # an answer was left open, or stopped in the middle of a layer
         shared = 0
         for old, new in zip(self._keys, keys[:-1], strict=False):
             if old != new:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 SLACK_TOKENS = 64
-"""Rows beyond the window in a sliding cache: how far it can always rewind is up to this."""
+"""Rows beyond the window in a sliding cache: at least its last update can always be rewound, if no longer than this."""
 
 
 class RewindError(Exception):
@@ -108,8 +108,8 @@ class SlidingCache:
     def update(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array, int]:
         """Appends `keys` and `values` [B, K, L, Dh]; returns what the new queries may see and the first's position.
 
-        A chunk longer than the slack is returned joined to the window before it, and at once dropped from the cache
-        down to its capacity.
+        When there is no room, the new rows are returned joined to the window before them, and the cache drops to the
+        last of them that it has room for.
         """
         length = keys.shape[2]
         if self._keys is None or self._values is None:
@@ -117,29 +117,20 @@ class SlidingCache:
                 _moved(keys[..., :0, :], self._capacity),
                 _moved(values[..., :0, :], self._capacity),
             )
-        if self._rows + length > self._capacity:
-            self._keep_last(min(self._rows, self._kept))
-        self.offset += length
         if self._rows + length <= self._capacity:
             self._keys = _written(self._keys, keys, self._rows)
             self._values = _written(self._values, values, self._rows)
-            self._rows += length
+            self._rows, self.offset = self._rows + length, self.offset + length
             return self._keys[..., : self._rows, :], self._values[..., : self._rows, :], self.first
-        all_keys = mx.concatenate([self._keys[..., : self._rows, :], keys], axis=2)  # [B, K, W-1+L, Dh]
-        all_values = mx.concatenate([self._values[..., : self._rows, :], values], axis=2)
-        first = self.first - length
-        self._rows = self._capacity
-        self._keys = _moved(all_keys[..., -self._rows :, :], self._capacity)
-        self._values = _moved(all_values[..., -self._rows :, :], self._capacity)
+        window = slice(max(0, self._rows - self._kept), self._rows)
+        first = self.offset - (window.stop - window.start)
+        all_keys = mx.concatenate([self._keys[..., window, :], keys], axis=2)  # [B, K, W-1+L, Dh]
+        all_values = mx.concatenate([self._values[..., window, :], values], axis=2)
+        rows = min(self._capacity, all_keys.shape[2])
+        self._keys = _moved(all_keys[..., -rows:, :], self._capacity)
+        self._values = _moved(all_values[..., -rows:, :], self._capacity)
+        self._rows, self.offset = rows, self.offset + length
         return all_keys, all_values, first
-
-    def _keep_last(self, rows: int) -> None:
-        assert self._keys is not None
-        assert self._values is not None
-        old = slice(self._rows - rows, self._rows)
-        self._keys = _moved(self._keys[..., old, :], self._capacity)
-        self._values = _moved(self._values[..., old, :], self._capacity)
-        self._rows = rows
 
     def can_rewind(self, tokens: int) -> bool:
         """Whether every key that a query `tokens` back could see is still here."""

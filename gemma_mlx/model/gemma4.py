@@ -8,6 +8,7 @@ from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from gemma_mlx.config import Config
 from gemma_mlx.model.decoder import Cache, Decoder
@@ -33,6 +34,10 @@ class Gemma4(nn.Module):
         self.embed_vision = Projector(config.vision.mm_embed_dim, hidden_size, config.vision.rms_norm_eps)
         self.embed_audio = Projector(config.audio.audio_embed_dim, hidden_size, config.audio.rms_norm_eps)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor by its canonical name; nothing is computed for it."""
+        return {name: tuple(array.shape) for name, array in dict(tree_flatten(self.parameters())).items()}
+
     @property
     def dtype(self) -> mx.Dtype:
         """The type that everything is computed in."""
@@ -55,11 +60,11 @@ class Gemma4(nn.Module):
 
     def embed_image(self, patches: mx.array, positions: mx.array) -> mx.array:
         """Patches [P, 6912] in 0..1 and their (x, y) [P, 2] -> soft tokens [P, D], which are not scaled."""
-        return self.embed_vision(self.vision_embedder(patches, positions))
+        return self.embed_vision(self.vision_embedder(patches.astype(self.dtype), positions))
 
     def embed_sound(self, frames: mx.array) -> mx.array:
         """Frames [F, 640] of 16 kHz sound -> soft tokens [F, D], which are not scaled."""
-        return self.embed_audio(frames)
+        return self.embed_audio(frames.astype(self.dtype))
 
     def embed(self, ids: Sequence[int], soft_tokens: Sequence[tuple[int, mx.array]]) -> mx.array:
         """The embeddings [1, L, D] of `ids`, with each array of soft tokens put in from its index on."""

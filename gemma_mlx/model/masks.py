@@ -36,7 +36,13 @@ class BlockSizes:
     """How many queries meet their keys at once, per layer type. Scratch grows with them, speed too."""
 
     full_tokens: int = 256
+    """At most; over long contexts fewer, see `FULL_BLOCK_PAIRS`."""
     sliding_tokens: int = 256
+
+
+FULL_BLOCK_PAIRS = 1 << 23
+"""Pairs of query and key that a full layer scores at once: 256 queries over 32,768 keys, 32 over 262,144. With 16
+heads in bfloat16 their scores take 268 MB, whatever the context."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class QueryBlock:
 def full_blocks(offset: int, length: int, block_tokens: int) -> list[QueryBlock]:
     """The blocks of a full layer for a chunk of `length` queries at `offset`: keys up to the causal bound."""
     blocks = []
+    block_tokens = max(1, min(block_tokens, FULL_BLOCK_PAIRS // (offset + length)))
     for start in range(0, length, block_tokens):
         stop = min(start + block_tokens, length)
         blocks.append(QueryBlock(start, stop, 0, offset + stop, "causal" if stop - start > 1 else None))
@@ -77,12 +84,13 @@ def sliding_blocks(
         touched = [image for image in images if image[0] <= last and image[1] > first]
         key_start = max(0, first - window + 1)
         key_stop = max([last + 1, *(image_stop for _, image_stop in touched)])
-        visible = visible_keys(np.arange(first, last + 1), np.arange(key_start, key_stop), window, touched)
-        mask: mx.array | str | None = mx.array(visible)
-        if visible.all():
-            mask = None
-        elif not touched and last - window < key_start:
-            mask = "causal"
+        mask: mx.array | str | None = None
+        if stop - start > 1:
+            visible = visible_keys(np.arange(first, last + 1), np.arange(key_start, key_stop), window, touched)
+            if not touched and last - window < key_start:
+                mask = "causal"
+            elif not visible.all():
+                mask = mx.array(visible)
         blocks.append(QueryBlock(start, stop, key_start, key_stop, mask))
     return blocks
 

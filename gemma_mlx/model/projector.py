@@ -20,5 +20,4 @@ class Projector(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Frames [F, 640] or patches [P, mm_embed_dim] -> soft tokens [F or P, D]."""
-        x = x.astype(self.embedding_projection.weight.dtype)
         return self.embedding_projection(mx.fast.rms_norm(x, None, self._eps))

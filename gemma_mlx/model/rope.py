@@ -14,8 +14,8 @@ import numpy as np
 class Rope:
     """Turns the first `dims` of each head by its position; pair (i, i + dims/2) at wavelength theta^(2i/exponent_dims).
 
-    The wavelengths are those of the reference to the last bit of float32: at position 200,000 an error of 1e-6 in one
-    turns a pair a fifth of a radian too far.
+    The wavelengths are those of the reference within one unit of float32's last place: at position 200,000 an error
+    of 1e-6 in one turns a pair a fifth of a radian too far.
     """
 
     def __init__(self, dims: int, theta: float, exponent_dims: int) -> None:

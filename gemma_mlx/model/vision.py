@@ -25,7 +25,7 @@ class PatchEmbedder(nn.Module):
 
     def __call__(self, patches: mx.array, positions: mx.array) -> mx.array:
         """Patches [P, 6912] with values in 0..1, positions [P, 2] as (x, y) -> [P, mm_embed_dim]."""
-        x = self.patch_ln1(patches.astype(self.patch_dense.weight.dtype))
+        x = self.patch_ln1(patches)
         x = self.patch_ln2(self.patch_dense(x))
         x = x + self.pos_embedding[positions[:, 0], 0] + self.pos_embedding[positions[:, 1], 1]
         return self.pos_norm(x)

@@ -54,14 +54,6 @@ def test_an_answer_left_early_settles_on_what_was_taken(tiny_model: Gemma4, take
     assert {cache.offset for cache in caches} == {len(PROMPT) + taken}
 
 
-def test_settle_levels_caches_that_were_interrupted_between_layers(tiny_model: Gemma4) -> None:
-    caches, tokens = start(tiny_model, 20)
-    next(tokens)
-    caches[0].rewind(1)
-    assert settle(caches, len(PROMPT) + 1) == len(PROMPT)
-    assert {cache.offset for cache in caches} == {len(PROMPT)}
-
-
 def test_logprobs_come_with_each_token_and_name_the_greedy_one_first(tiny_model: Gemma4) -> None:
     caches = tiny_model.make_caches()
     hidden = tiny_model(tiny_model.embed_tokens(mx.array([PROMPT])), caches)[:, -1:]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gemma_mlx.decoding.prefill import SoftTokens, prefill
+from gemma_mlx.decoding.prefill import SoftTokens, forward_chunk
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.model.gemma4 import Gemma4
 
@@ -15,15 +15,15 @@ LONG = [3 + (7 * i) % 90 for i in range(120)]
 
 def cold(model: Gemma4, ids: list[int], media: list[SoftTokens] | None = None) -> NDArray[np.float32]:
     """The last hidden state of `ids` in a fresh pass of one chunk."""
-    *_, hidden = prefill(model, model.make_caches(), ids, media or [], chunk_tokens=10_000)
+    hidden = forward_chunk(model, model.make_caches(), ids, media or [], len(ids))
     return np.array(hidden[0, -1])
 
 
-def picture(model: Gemma4, start: int, rows: int, seed: int) -> SoftTokens:
+def picture(model: Gemma4, start: int, rows: int, seed: int, *, is_image: bool = True) -> SoftTokens:
     """A medium of `rows` random soft tokens; the seed stands for its content."""
     width = model.embed_tokens(mx.array([[0]])).shape[-1]
     embedded = mx.random.normal((rows, width), key=mx.random.key(seed))
-    return SoftTokens(start, start + rows, True, f"picture {seed}", lambda: embedded)
+    return SoftTokens(start, start + rows, is_image, f"medium {seed}", lambda first, last: embedded[first:last])
 
 
 def close(found: mx.array, expected: NDArray[np.float32]) -> bool:
@@ -93,6 +93,7 @@ def test_a_picture_in_a_later_turn_equals_a_cold_pass(tiny_model: Gemma4, chunk_
     ids = [*LONG[:30], *[placeholder] * 12, 7, 8, 9]
     session = Session(tiny_model, chunk_tokens=chunk_tokens)
     session.prefill(LONG[:28], stable_tokens=26)
+    session_answer(tiny_model, session, 70)  # longer than the slack: only the snapshot leads back
     media = [picture(tiny_model, 30, 12, seed=1)]
     hidden, reused = session.prefill(ids, media, stable_tokens=len(ids))
     assert reused >= 26
@@ -110,7 +111,15 @@ def test_another_picture_at_the_same_place_is_not_the_same_prompt(tiny_model: Ge
     assert close(hidden, cold(tiny_model, ids, other))
 
 
-def test_an_error_in_the_middle_of_a_prefill_leaves_an_empty_session(tiny_model: Gemma4) -> None:
+@pytest.mark.parametrize("chunk_tokens", [3, 7])
+def test_sound_that_is_cut_by_chunks_equals_one_pass(tiny_model: Gemma4, chunk_tokens: int) -> None:
+    ids = [2, 5, *[tiny_model._config.audio_token_id] * 20, 7, 8]
+    sound = [picture(tiny_model, 2, 20, seed=3, is_image=False)]
+    hidden, _ = Session(tiny_model, chunk_tokens=chunk_tokens).prefill(ids, sound)
+    assert close(hidden, cold(tiny_model, ids, sound))
+
+
+def test_a_prefill_stopped_between_chunks_keeps_the_chunks_that_are_done(tiny_model: Gemma4) -> None:
     session = Session(tiny_model, chunk_tokens=16)
 
     def interrupt(done: int, total: int) -> None:
@@ -119,10 +128,49 @@ def test_an_error_in_the_middle_of_a_prefill_leaves_an_empty_session(tiny_model:
 
     with pytest.raises(KeyboardInterrupt):
         session.prefill(LONG, progress=interrupt)
+    assert session.offset == 32
+    hidden, reused = session.prefill(LONG)
+    assert reused == 32
+    assert close(hidden, cold(tiny_model, LONG))
+
+
+def test_a_chunk_that_fails_leaves_an_empty_session(tiny_model: Gemma4) -> None:
+    def broken(first: int, last: int) -> mx.array:
+        raise KeyboardInterrupt
+
+    session = Session(tiny_model, chunk_tokens=16)
+    with pytest.raises(KeyboardInterrupt):
+        session.prefill(LONG, [SoftTokens(40, 50, False, "broken", broken)])
     assert session.offset == 0
     hidden, reused = session.prefill(LONG)
     assert reused == 0
     assert close(hidden, cold(tiny_model, LONG))
+
+
+def test_caches_that_ran_ahead_of_an_open_answer_are_not_trusted(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model)
+    session.prefill(TURN)
+    tiny_model(tiny_model.embed_tokens(mx.array([[50]])), session.caches)
+    other = [*TURN[:-1], 33, 34]
+    hidden, reused = session.prefill(other)
+    assert reused == 0
+    assert close(hidden, cold(tiny_model, other))
+
+
+def test_an_interrupt_in_the_middle_of_a_layer_empties_the_session(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model)
+    session.prefill(TURN)
+    session.caches[0].offset += 1
+    session.append([50])
+    assert session.offset == 0
+
+
+def test_a_prefill_writes_its_rows_in_place(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model, chunk_tokens=16)
+    session.prefill(LONG[:32], reserve_tokens=400_000)
+    mx.reset_peak_memory()
+    session.prefill(LONG, reserve_tokens=400_000)
+    assert mx.get_peak_memory() < mx.get_active_memory() + 0.5 * session.nbytes / len(session.caches)
 
 
 def test_progress_counts_up_to_the_prompt(tiny_model: Gemma4) -> None:
