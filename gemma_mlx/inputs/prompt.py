@@ -116,7 +116,7 @@ class PromptBuilder:
     @classmethod
     def from_folder(cls, folder: Path) -> PromptBuilder:
         """CheckpointError where a file is missing or asks for patches or frames of another size than Gemma 4 12B's."""
-        return cls(Tokenizer(folder), ChatFormat.from_folder(folder), _image_budget(folder / "processor_config.json"))
+        return cls(Tokenizer(folder), ChatFormat.from_folder(folder), image_budget(folder / "processor_config.json"))
 
     def prepare(self, part: Mapping[str, Any], max_soft_tokens: int | None = None) -> Media:
         """The picture or sound of `part`, to stand in the part in place of its file, for use in many turns."""
@@ -232,7 +232,7 @@ def _why_refused(part_type: object, role: str) -> str:
     return f"a message part has the type {part_type!r}; use one of text, {', '.join(MEDIA_TYPES)}"
 
 
-def _image_budget(path: Path) -> int:
+def image_budget(path: Path) -> int:
     """`max_soft_tokens` of a processor_config.json, the released 280 where there is no such file."""
     config = read_json(path) if path.is_file() else {}
     image, audio = config.get("image_processor") or {}, config.get("feature_extractor") or {}

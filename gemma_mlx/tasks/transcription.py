@@ -43,5 +43,5 @@ def _check_length(media: Media) -> None:
     if length_s > MAX_CLIP_S:
         raise InputError(
             f"{media.label}: {length_s:.2f} s is more than the {MAX_CLIP_S} s that the model hears at once; cut it "
-            f"into clips: ffmpeg -i IN -f segment -segment_time {MAX_CLIP_S} OUT%03d.wav"
+            f"into clips: ffmpeg -i IN -f segment -segment_time {MAX_CLIP_S - 1} OUT%03d.wav"
         )

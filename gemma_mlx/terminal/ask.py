@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gemma_mlx.errors import UsageError
+from gemma_mlx.home import find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal import stdin
 from gemma_mlx.terminal.answering import as_object, cut_note, figures, prefill_progress, show_answer
@@ -21,12 +23,11 @@ _PROMPT_HELP = "The question. Piped text goes before it; - or nothing takes the 
 
 @dataclass(frozen=True)
 class Question:
-    """What `ask` was asked, read and checked: nothing is loaded before this exists."""
+    """What `ask` was asked, read and checked: no weight is loaded before this exists."""
 
     messages: list[dict[str, Any]]
     drawing: flag.Drawing
     max_tokens: int
-    detail: int | None
     thinking: bool
     as_json: bool
     logprobs: int | None
@@ -59,13 +60,15 @@ def ask(
     """
     with exit_codes(as_json):
         flag.check_flags(as_json=as_json, logprobs=logprobs, detail=detail, images=bool(image))
-        messages = _messages(prompt, system, image or [], audio or [])
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        question = Question(messages, drawing, max_tokens, detail, thinking, as_json, logprobs)
+        text = _text(prompt, image or [], audio or [])
+        messages = _messages(text, system, image or [], audio or [], detail, find_model(model))
+        question = Question(messages, drawing, max_tokens, thinking, as_json, logprobs)
         _answer(question, model, Output(quiet))
 
 
-def _messages(prompt: str | None, system: str | None, images: list[str], sounds: list[str]) -> list[dict[str, Any]]:
+def _text(prompt: str | None, images: list[str], sounds: list[str]) -> str:
+    """What is asked: the piped text, then the prompt."""
     stdin.check_one_reader(("PROMPT", [prompt or ""]), ("--image", images), ("--audio", sounds))
     reads_media = stdin.STDIN in images or stdin.STDIN in sounds
     asked = "" if prompt in (None, stdin.STDIN) else prompt or ""
@@ -75,9 +78,21 @@ def _messages(prompt: str | None, system: str | None, images: list[str], sounds:
     text = "\n\n".join(part for part in (piped, asked) if part.strip())
     if not text:
         raise UsageError("PROMPT is missing; write the question after `ask`, or pipe text into it")
+    return text
+
+
+def _messages(
+    text: str, system: str | None, images: list[str], sounds: list[str], detail: int | None, folder: Path
+) -> list[dict[str, Any]]:
+    """The conversation so far, its media read and prepared for the model in `folder`."""
+    from gemma_mlx.inputs.media import prepare_media
+    from gemma_mlx.inputs.prompt import image_budget
     from gemma_mlx.tasks.message import user_message
 
-    asking = user_message(text, [stdin.media_source(name) for name in images], list(map(stdin.media_source, sounds)))
+    budget = detail or image_budget(folder / "processor_config.json")
+    pictures = [prepare_media({"type": "image", "image": stdin.media_source(name)}, budget) for name in images]
+    recordings = [prepare_media({"type": "audio", "audio": stdin.media_source(name)}, budget) for name in sounds]
+    asking = user_message(text, pictures, recordings)
     return [*([{"role": "system", "content": system}] if system else []), asking]
 
 
@@ -90,7 +105,6 @@ def _answer(question: Question, model: str | None, output: Output) -> None:
             sampling=question.drawing.sampling(gemma),
             max_tokens=question.max_tokens,
             thinking=question.thinking,
-            detail=question.detail,
             logprobs=question.logprobs or 0,
             progress=prefill_progress(output, interrupt),
         )

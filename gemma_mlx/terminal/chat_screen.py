@@ -79,16 +79,16 @@ class ChatScreen:
     def _turn(self, text: str) -> None:
         conversation, output = self._conversation, self._output
         with Interrupt() as interrupt:
+            answer = conversation.ask(text, prefill_progress(output, interrupt))
             try:
-                answer = conversation.ask(text, prefill_progress(output, interrupt))
-                reply = show_answer(answer, output, interrupt)
+                show_answer(answer, output, interrupt)
             except KeyboardInterrupt:
-                self._typed = text
-                output.say("stopped before the answer began; the message was not sent")
-                return
+                output.clear_status()
+        reply = answer.reply
         if not conversation.keep(reply):
             self._typed = text
-            output.say("no answer; the message was not kept")
+            output.say("there is no answer yet; the message was not kept, and waits to be sent again")
+            return
         if note := cut_note(reply, self._max_tokens):
             output.note(note)
         output.note(self._gauge(reply))

@@ -85,6 +85,9 @@ class Drawing:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        from gemma_mlx.decoding.sampling import Sampling
+
+        Sampling(**{name: value for name, value in vars(self).items() if value is not None})  # checks the ranges
         if self.temperature == 0:
             self._refuse_without_effect("--temperature 0")
 

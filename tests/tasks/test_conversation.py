@@ -92,9 +92,12 @@ def test_a_message_too_long_changes_nothing(miniature: Gemma) -> None:
 
 def test_thoughts_do_not_enter_the_history(miniature: Gemma) -> None:
     conversation = Conversation(miniature, thinking=True, max_tokens=60)
-    reply = finish(conversation.ask("Hello"))
-    if conversation.keep(reply):
-        assert conversation.messages[-1] == {"role": "assistant", "content": reply.text}
+    reply = finish(conversation.ask("What is 2 + 3?"))
+    assert reply.thought
+    assert conversation.keep(reply)
+    conversation.ask("Thank you!")
+    history = miniature.prompts.build(conversation.messages, thinking=True)
+    assert reply.thought not in miniature.prompts.tokenizer.decode(history.ids)
 
 
 def test_media_go_around_the_text_and_only_once(miniature: Gemma, picture: Path, tone: Path) -> None:

@@ -86,9 +86,16 @@ def test_system_changes_the_prompt(run: Run) -> None:
     assert first == third < second
 
 
+THOUGHT = "The user wants a sum"
+"""What the miniature thinks of `What is 2 + 3?`."""
+
+
 def test_thinking_goes_to_stderr_and_can_be_switched_off(run: Run) -> None:
-    ended = talk(run, "/think on", "Hello", "/think off", "Hello", flags=("-n", 40))
-    assert "thinking is on" in ended.err
+    ended = talk(run, "/think on", "What is 2 + 3?", "/think off", "What is 2 + 3?", flags=("-n", 60))
+    first, second = ended.err.split("thinking is off")
+    assert THOUGHT in first
+    assert THOUGHT not in second
+    assert THOUGHT not in ended.out
     assert ended.out.count("\n") == 2
 
 
