@@ -62,6 +62,9 @@ def require_tensors(folder: Path, infos: dict[str, TensorInfo], shapes: dict[str
             "it is another model, or an adapter was saved into it"
         )
     for name, shape in shapes.items():
+        packed = name.removesuffix(".weight") + ".scales" in shapes and name.endswith(".weight")
+        if (infos[name].dtype == "U32") != packed:
+            raise CheckpointError(f"{infos[name].name} in {folder} is stored as {infos[name].dtype}; download it again")
         if infos[name].shape != shape:
             raise CheckpointError(
                 f"{infos[name].name} in {folder} has shape {list(infos[name].shape)}, but config.json asks for "

@@ -266,6 +266,8 @@ def _text_config(data: dict[str, Any]) -> TextConfig:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} is {size}")
+    if not 0 <= config.pad_token_id < config.vocab_size:
+        raise ValueError(f"pad_token_id is {config.pad_token_id} in a vocabulary of {config.vocab_size}")
     for name in ("num_key_value_heads", "num_global_key_value_heads"):
         if config.num_attention_heads % sizes[name]:
             raise ValueError(f"{config.num_attention_heads} attention heads cannot share {sizes[name]} {name}")

@@ -22,15 +22,16 @@ from typing import Any, cast
 
 import mlx.core as mx
 
-from gemma_mlx.config import Config, read_config, read_json
+from gemma_mlx.config import Config, read_config
 from gemma_mlx.decoding.channels import Channel, ChannelReader
 from gemma_mlx.decoding.generate import Token, generate
 from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.decoding.sampling import Sampler, Sampling
 from gemma_mlx.decoding.session import Session
-from gemma_mlx.errors import ContextError, GemmaWarning, UsageError
+from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
+from gemma_mlx.generation_config import read_generation_config
 from gemma_mlx.home import find_model
-from gemma_mlx.inputs.image import ImagePatches
+from gemma_mlx.inputs.image import BUDGETS, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.prompt import MediaSpan, Prompt, PromptBuilder
 from gemma_mlx.inputs.tokenizer import TextStream
@@ -111,10 +112,25 @@ class Gemma:
         self.config = config
         self.prompts = prompts
         self.model = model
-        defaults = folder / "generation_config.json"
-        self._generation = read_json(defaults) if defaults.is_file() else {}
+        self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
-        self.stop_ids = frozenset([special.eos, special.turn_close, *_ids(self._generation.get("eos_token_id"))])
+        self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        """The device reads past the end of a table without a word, so what indexes into one is checked here."""
+        highest_id, vocab_size = self.prompts.tokenizer.highest_id, self.config.text.vocab_size
+        if highest_id >= vocab_size:
+            raise CheckpointError(
+                f"the tokenizer in {self.folder} has ids up to {highest_id}, the model {vocab_size} rows; they are not "
+                "of one model: copy the tokenizer again"
+            )
+        positions = self.config.vision.mm_posemb_size
+        if positions < max(BUDGETS):
+            raise CheckpointError(
+                f"the model in {self.folder} knows {positions} patch positions, a picture can have {max(BUDGETS)}; "
+                "download it again"
+            )
 
     @property
     def name(self) -> str:
@@ -127,19 +143,8 @@ class Gemma:
 
     def sampling(self, **asked: float | int | None) -> Sampling:
         """The checkpoint's own sampling (`generation_config.json`) with what is `asked` for and not None in place."""
-        saved = self._generation
-        default = Sampling()
-        checkpoint = replace(
-            default,
-            temperature=float(saved.get("temperature", default.temperature)) if saved.get("do_sample", True) else 0.0,
-            top_k=int(saved.get("top_k", default.top_k)),
-            top_p=float(saved.get("top_p", default.top_p)),
-            min_p=float(saved.get("min_p") or 0),
-            repetition_penalty=float(saved.get("repetition_penalty") or 1),
-            suppress_tokens=tuple(_ids(saved.get("suppress_tokens"))),
-        )
         given = cast("dict[str, Any]", {name: value for name, value in asked.items() if value is not None})
-        return replace(checkpoint, **given)
+        return replace(self._generation.sampling, **given)
 
     def session(self) -> Session:
         """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
@@ -152,6 +157,8 @@ class Gemma:
         """
         prepared = []
         for message in messages:
+            if not isinstance(message, Mapping):
+                raise InputError(f"a message is {type(message).__name__}, not an object with role and content")
             content = message.get("content")
             if isinstance(content, Sequence) and not isinstance(content, str):
                 content = [self._prepare_part(part, detail) for part in content]
@@ -181,6 +188,8 @@ class Gemma:
         """
         if max_tokens < 1:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
+        if logprobs < 0:
+            raise UsageError(f"logprobs is {logprobs}, it must be 0 or more")
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)
@@ -353,13 +362,6 @@ class Answer:
             generation_tps=(len(steps) - 1) / decoding_s if decoding_s > 0 else 0.0,
             peak_memory_bytes=self._peak_bytes,
         )
-
-
-def _ids(value: int | Sequence[int] | None) -> list[int]:
-    """The ids in a field of generation_config.json, which may hold one, several or none."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, int) else list(value)
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

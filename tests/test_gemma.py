@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gemma_mlx import Gemma, load
+from gemma_mlx import Gemma, Sampling, load
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.home import HOME_VARIABLE, MODEL_VARIABLE, find_model, miniature_folder, remember_model
 
@@ -220,6 +220,63 @@ def test_a_converted_model_that_is_gone_is_passed_over(tmp_path: Path, monkeypat
     remember_model(tmp_path / "model")
     shutil.rmtree(tmp_path / "model")
     assert find_model() == miniature_folder()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("suppress_tokens", [5_000_000]),
+        ("suppress_tokens", [-1]),
+        ("eos_token_id", "x"),
+        ("temperature", "hot"),
+        ("top_p", 2.0),
+    ],
+)
+def test_a_generation_config_of_nonsense_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    folder = copy_of_miniature(tmp_path / "copy")
+    (folder / "generation_config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(CheckpointError, match=key):
+        load(folder)
+
+
+def test_null_in_a_generation_config_means_the_default(tmp_path: Path) -> None:
+    folder = copy_of_miniature(tmp_path / "copy")
+    (folder / "generation_config.json").write_text(
+        json.dumps({"temperature": None, "top_k": None, "eos_token_id": None})
+    )
+    assert load(folder).sampling() == Sampling()
+
+
+def test_a_tokenizer_larger_than_the_token_table_is_refused(tmp_path: Path) -> None:
+    folder = copy_of_miniature(tmp_path / "copy")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 2_000, "content": "<too far>"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(CheckpointError, match="ids up to"):
+        load(folder)
+
+
+def test_a_padding_id_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    config = json.loads((miniature_folder() / "config.json").read_text())
+    text = {**config["text_config"], "pad_token_id": 99_999_999}
+    with pytest.raises(CheckpointError, match="pad_token_id"):
+        load(copy_of_miniature(tmp_path / "copy", text_config=text))
+
+
+@pytest.mark.parametrize("message", ["Hello", 3, None])
+def test_a_message_that_is_no_object_is_refused(miniature: Gemma, message: Any) -> None:
+    with pytest.raises(InputError, match="not an object"):
+        miniature.stream([message])
+
+
+def test_an_answer_left_open_does_not_leak_into_the_next(miniature: Gemma) -> None:
+    session = miniature.session()
+    left_open = iter(miniature.stream([turn("What is 2 + 3?")], session=session))
+    for _ in range(3):
+        next(left_open)
+    other = [turn("What is 4 + 5?")]
+    assert miniature.reply(other, session=session).tokens == miniature.reply(other).tokens
+    del left_open
 
 
 def test_logprobs_are_log_probabilities(miniature: Gemma) -> None:

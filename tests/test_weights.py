@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 
 from gemma_mlx.config import Config, canonical_name, mlx_name, read_config
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.home import miniature_folder
 from gemma_mlx.weights import load_model
 from tests.golden.cases import TINY, Case
 
@@ -177,3 +178,47 @@ def test_norms_fold_once(tiny_config: Config, stored: Tensors) -> None:
     found = np.array(attention.q_norm.weight)
     assert np.allclose(found[:8], q[rotated])
     assert np.allclose(found[8:], (q * k)[shared])
+
+
+def test_a_tensor_of_the_wrong_type_is_told(
+    stored: Tensors, save: Callable[[Tensors], Path], tiny_config: Config
+) -> None:
+    stored[UP] = mx.zeros(stored[UP].shape, dtype=mx.uint32)
+    assert "is stored as U32" in refusal(save(stored), tiny_config)
+
+
+def test_packed_embedders_of_other_programs_are_read(tmp_path: Path) -> None:
+    source = miniature_folder()
+    plain = load_model(source, read_config(source))
+    tensors = mx.load(str(source / "model.safetensors"))
+    assert isinstance(tensors, dict)
+    for module in (
+        "vision_embedder.patch_dense",
+        "embed_vision.embedding_projection",
+        "embed_audio.embedding_projection",
+    ):
+        weight, scales, biases = mx.quantize(tensors.pop(f"model.{module}.weight"), group_size=64, bits=8)
+        tensors |= {f"{module}.weight": weight, f"{module}.scales": scales, f"{module}.biases": biases}
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors)
+    config = json.loads((source / "config.json").read_text()) | {"quantization": {"bits": 8, "group_size": 64}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    packed = load_model(tmp_path, read_config(tmp_path))
+
+    patches = mx.random.uniform(shape=(6, 6912), key=mx.random.key(0))
+    positions = mx.array([[x, y] for y in range(2) for x in range(3)])
+    frames = mx.random.normal((4, 640), key=mx.random.key(1))
+    for ours, theirs in (
+        (packed.embed_image(patches, positions), plain.embed_image(patches, positions)),
+        (packed.embed_sound(frames), plain.embed_sound(frames)),
+    ):
+        assert float(mx.abs(ours - theirs).max() / mx.abs(theirs).max()) < 0.05
+
+
+@pytest.mark.parametrize(
+    "packing", [{"bits": 7, "group_size": 64}, {"bits": 4, "group_size": 0}, {"bits": "4", "group_size": 64}]
+)
+def test_a_packing_that_mlx_lacks_is_refused(tmp_path: Path, packing: dict[str, object]) -> None:
+    config = json.loads((TINY / "config.json").read_text()) | {"quantization": packing}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="config.json packs with"):
+        read_config(tmp_path)

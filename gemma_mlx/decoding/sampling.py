@@ -34,11 +34,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         limits = {
-            "temperature": (self.temperature >= 0, "0 or more"),
+            "temperature": (self.temperature == 0 or 1e-3 <= self.temperature <= 1e3, "0, or from 0.001 to 1000"),
             "top_k": (self.top_k >= 0, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
-            "repetition_penalty": (self.repetition_penalty > 0, "above 0"),
+            "repetition_penalty": (0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100"),
         }
         for name, (holds, wanted) in limits.items():
             if not holds:
@@ -83,7 +83,8 @@ class Sampler:
 def filtered(logits: mx.array, sampling: Sampling) -> tuple[mx.array, mx.array]:
     """The tokens that may be drawn and their scores, most likely first: ids [k] and log-weights [k], -inf for never.
 
-    `temperature` must be above 0. With top-k on, only k candidates go through the filters after it.
+    `temperature` must be above 0. With top-k on, only k candidates go through the filters after it; of equally likely
+    tokens at the k-th place, some are left out.
     """
     scores = logits / sampling.temperature
     vocab_size = logits.shape[-1]

@@ -102,7 +102,16 @@ def test_best_logprobs_are_the_models_own_and_sorted() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("temperature", -0.1), ("top_k", -1), ("top_p", 0), ("top_p", 1.1), ("min_p", 2), ("repetition_penalty", 0)],
+    [
+        ("temperature", -0.1),
+        ("temperature", math.inf),
+        ("temperature", 1e-40),
+        ("top_k", -1),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", 2),
+        ("repetition_penalty", 0),
+    ],
 )
 def test_a_value_out_of_range_is_a_usage_error_that_names_it(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=name):
