@@ -214,11 +214,9 @@ def test_packed_embedders_of_other_programs_are_read(tmp_path: Path) -> None:
         assert float(mx.abs(ours - theirs).max() / mx.abs(theirs).max()) < 0.05
 
 
-@pytest.mark.parametrize(
-    "packing", [{"bits": 7, "group_size": 64}, {"bits": 4, "group_size": 0}, {"bits": "4", "group_size": 64}]
-)
-def test_a_packing_that_mlx_lacks_is_refused(tmp_path: Path, packing: dict[str, object]) -> None:
-    config = json.loads((TINY / "config.json").read_text()) | {"quantization": packing}
+@pytest.mark.parametrize(("bits", "group_size"), [(7, 64), (4, 0), ("4", 64)])
+def test_a_packing_that_mlx_lacks_is_refused(tmp_path: Path, bits: object, group_size: object) -> None:
+    config = json.loads((TINY / "config.json").read_text()) | {"quantization": {"bits": bits, "group_size": group_size}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="config.json packs with"):
+    with pytest.raises(CheckpointError, match="packs with"):
         read_config(tmp_path)
