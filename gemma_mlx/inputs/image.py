@@ -26,6 +26,8 @@ PATCH_SIDE_PX = 48
 PATCH_VALUES = PATCH_SIDE_PX * PATCH_SIDE_PX * 3
 MAX_PIXELS = 120_000_000
 """Larger pictures are refused: a decoded pixel takes 4 bytes, and a file of a few bytes can claim any size."""
+MAX_SIDE_PX = 65_535
+"""Longer sides are refused, as in JPEG: resizing takes several hundred bytes per pixel of the longest side."""
 
 _RESCALE = np.float32(0.00392156862745098)  # processor_config.json: rescale_factor
 # Named, because Pillow's full list holds formats that start other programs (EPS runs Ghostscript).
@@ -98,7 +100,7 @@ def open_image(source: ImageSource) -> Image.Image:
     """`source` as an upright 8-bit RGB picture: its first frame, alpha over white.
 
     A `PIL.Image` stays as it is, on the frame that it shows. InputError where the picture is missing, empty,
-    not a picture, damaged, or of more than `MAX_PIXELS` pixels.
+    not a picture, damaged, of more than `MAX_PIXELS` pixels, or longer than `MAX_SIDE_PX`.
     """
     if isinstance(source, Image.Image):
         return _decoded(source.copy(), "the picture")
@@ -143,6 +145,11 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
         raise InputError(
             f"{name} has {image.width} x {image.height} = {image.width * image.height:,} pixels, "
             f"more than the limit of {MAX_PIXELS:,}; scale it down"
+        )
+    if max(image.size) > MAX_SIDE_PX:
+        raise InputError(
+            f"{name} has {image.width} x {image.height} pixels, more than the limit of {MAX_SIDE_PX:,} on a side; "
+            "cut it into shorter pictures"
         )
     try:
         image.load()

@@ -21,6 +21,8 @@ from gemma_mlx.errors import CheckpointError, InputError
 
 # A noncharacter: Unicode keeps it for use inside a program, and no special token holds it.
 _MARK = "\ufdd0"
+_REPLACEMENT = "\ufffd"  # Stands in decoded text for bytes that are no character, or not yet.
+_CUT_CHARACTER_BYTES = 3  # The most that UTF-8 has of a character before its last byte, so the most tokens as well.
 
 # Field of SpecialIds -> its name in tokenizer_config.json, and the released string where the config has no such name.
 _NAMES = {
@@ -99,6 +101,11 @@ class Tokenizer:
         """Number of tokens, special ones included."""
         return int(self._vocabulary.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def highest_id(self) -> int:
+        """The largest id; there may be holes below it."""
+        return max(self._vocabulary.get_vocab(with_added_tokens=True).values())
+
     def token_id(self, text: str) -> int:
         """Id of the token spelled `text`. CheckpointError where the vocabulary has none."""
         index = self._vocabulary.token_to_id(text)
@@ -157,30 +164,42 @@ class TextStream:
     """Ids one by one -> pieces of text that never cut a character; together they equal `decode` of all the ids.
 
     A character that the vocabulary does not hold comes as a run of byte tokens. Whether the run is valid shows only
-    where it ends, so its text is given with the token after it, or by `flush`. A combining mark or the next part of
-    a joined emoji is a character of its own here. The work per token does not depend on the length of the text.
+    where it ends, so its text is given with the token after it, or by `flush`. Where every token is a string of bytes
+    (byte-level BPE), a U+FFFD at the end may be the start of a character, and waits for the token after it. A combining
+    mark or the next part of a joined emoji is a character of its own here. The work per token does not depend on the
+    length of the text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._before: list[int] = []  # The last token given: a decoder may treat the first of a text differently.
-        self._held: list[int] = []
+        self._window: list[int] = []  # At least the last token: a decoder may treat the first of a text differently.
+        self._given = 0  # Characters of the window's text that need not be given again.
 
     def push(self, index: int) -> str:
         """The text that is certain now, often "" within a run of bytes. Special tokens have no text."""
         if self._tokenizer.is_silent(index):
             return ""
-        self._held.append(index)
-        return "" if self._tokenizer.is_byte(index) else self.flush()
+        self._window.append(index)
+        if self._tokenizer.is_byte(index):
+            return ""
+        text = self._tokenizer.decode(self._window)
+        if not text.endswith(_REPLACEMENT):
+            return self._give(text)
+        piece = text[self._given : -1]
+        self._window = self._window[-_CUT_CHARACTER_BYTES:]
+        self._given = len(self._tokenizer.decode(self._window)) - 1
+        return piece
 
     def flush(self) -> str:
         """The text still held. A character that never became complete shows as U+FFFD, as in `decode`."""
-        if not self._held:
-            return ""
-        before = self._tokenizer.decode(self._before)
-        text = self._tokenizer.decode([*self._before, *self._held])[len(before) :]
-        self._before, self._held = self._held[-1:], []
-        return text
+        return self._give(self._tokenizer.decode(self._window))
+
+    def _give(self, text: str) -> str:
+        """What is new in `text`, the window's, which ends with a whole character or is not to be waited for."""
+        piece = text[self._given :]
+        self._window = self._window[-1:]
+        self._given = len(self._tokenizer.decode(self._window))
+        return piece
 
 
 def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:

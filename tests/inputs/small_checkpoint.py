@@ -67,8 +67,27 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def write_small_checkpoint(folder: Path) -> None:
-    build_tokenizer().save(str(folder / "tokenizer.json"))
+def build_byte_level_tokenizer() -> Tokenizer:
+    """Every token is a string of bytes, each written as one letter; some merges cut or join characters."""
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    emoji, accent = byte_letters("😀"), byte_letters("é")
+    merges = [("h", "e"), (emoji[0], emoji[1]), (emoji[3], "h"), (accent[1], emoji[0]), ("a", accent[0])]
+    words = [*SPECIALS, *sorted(letters), *(a + b for a, b in merges)]
+    tokenizer = Tokenizer(models.BPE(vocab={word: index for index, word in enumerate(words)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIALS])
+    return tokenizer
+
+
+def byte_letters(text: str) -> str:
+    """The letters that a byte-level tokenizer writes for the bytes of `text`."""
+    [(letters, _)] = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    return str(letters)
+
+
+def write_small_checkpoint(folder: Path, tokenizer: Tokenizer | None = None) -> None:
+    (tokenizer or build_tokenizer()).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(NAMES), encoding="utf-8")
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     processor = {"image_processor": {"max_soft_tokens": 70}}

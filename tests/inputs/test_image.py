@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -236,6 +237,23 @@ def test_claimed_size_is_refused_before_decoding(side: int) -> None:
     with pytest.raises(InputError, match=r"pixels.*scale it down") as raised:
         open_image(png(side, side, 8, 2, b""))
     assert_one_line(raised.value)
+
+
+@pytest.mark.parametrize("size", [(8_000_000, 1), (1, 8_000_000)])
+def test_long_thin_picture_is_refused_before_decoding(size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=rf"{size[0]} x {size[1]} pixels.*65,535 on a side; cut it") as raised:
+        open_image(png(*size, 1, 0, b""))
+    assert_one_line(raised.value)
+
+
+def test_longest_side_is_read_in_little_memory() -> None:
+    image = Image.new("RGB", (1, image_module.MAX_SIDE_PX), (10, 20, 30))
+    tracemalloc.start()
+    prepared = prepare_image(image, 70)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert prepared.soft_tokens == 70
+    assert peak_bytes < 100_000_000
 
 
 @pytest.mark.filterwarnings("error")

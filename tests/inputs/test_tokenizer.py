@@ -11,7 +11,13 @@ from tokenizers import Tokenizer as Vocabulary
 
 from gemma_mlx.errors import CheckpointError, InputError
 from gemma_mlx.inputs.tokenizer import TextStream, Tokenizer
-from tests.inputs.small_checkpoint import LISTED_AS_ORDINARY, SPECIALS
+from tests.inputs.small_checkpoint import (
+    LISTED_AS_ORDINARY,
+    SPECIALS,
+    build_byte_level_tokenizer,
+    byte_letters,
+    write_small_checkpoint,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +29,13 @@ def tokenizer(folder: Path) -> Tokenizer:
 def naive(folder: Path) -> Vocabulary:
     """The same tokenizer.json as every other runtime reads it."""
     return Vocabulary.from_file(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("byte_level")
+    write_small_checkpoint(folder, build_byte_level_tokenizer())
+    return Tokenizer(folder)
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -146,6 +159,45 @@ def test_no_piece_holds_half_a_character(text: str, tokenizer: Tokenizer) -> Non
     stream = TextStream(tokenizer)
     pieces = [*(stream.push(index) for index in tokenizer.encode(text)), stream.flush()]
     assert "\ufffd" not in "".join(pieces)
+
+
+EMOJI = st.text(st.sampled_from("ahé€😀👩‍👧e\u0301 \ufffd"), max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.one_of(EMOJI, ANY_TEXT), cut=st.integers(0, 50))
+def test_byte_level_text_streams_in_whole_characters(text: str, cut: int, byte_level: Tokenizer) -> None:
+    ids = byte_level.encode(text)
+    assert byte_level.decode(ids) == text
+    stream = TextStream(byte_level)
+    pieces = [*(stream.push(index) for index in ids), stream.flush()]
+    assert "".join(pieces) == text
+    ids = ids[cut % (len(ids) + 1) :]  # A cut may fall within the bytes of a character.
+    stream = TextStream(byte_level)
+    assert "".join([*(stream.push(index) for index in ids), stream.flush()]) == byte_level.decode(ids)
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_any_byte_level_ids_stream_to_their_decoded_text(data: st.DataObject, byte_level: Tokenizer) -> None:
+    bytes_of_characters = [byte_level.token_id(letter) for letter in byte_letters("é€😀")]
+    any_id = st.one_of(st.sampled_from(bytes_of_characters), st.integers(0, byte_level.vocab_size + 5))
+    ids = data.draw(st.lists(any_id, max_size=40))
+    stream = TextStream(byte_level)
+    assert "".join([*(stream.push(index) for index in ids), stream.flush()]) == byte_level.decode(ids)
+
+
+def test_byte_level_text_waits_for_the_rest_of_a_character_only(byte_level: Tokenizer) -> None:
+    ids = [byte_level.token_id(letter) for letter in byte_letters("a€b")]
+    stream = TextStream(byte_level)
+    assert [stream.push(index) for index in ids] == ["a", "", "", "€", "b"]
+
+
+def test_bytes_that_never_become_a_character_are_not_kept_back(byte_level: Tokenizer) -> None:
+    stray = byte_level.token_id(byte_letters("é")[1])
+    stream = TextStream(byte_level)
+    assert [stream.push(stray) for _ in range(50)] == ["", *["\ufffd"] * 49]
+    assert stream.flush() == "\ufffd"
 
 
 def test_text_comes_as_soon_as_it_is_certain(tokenizer: Tokenizer) -> None:

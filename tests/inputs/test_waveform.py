@@ -176,6 +176,50 @@ def test_truncated_flac_is_refused_not_shortened() -> None:
         assert_one_line(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("format_name", "subtype"),
+    [
+        *(("WAV", "PCM_16"), ("WAV", "FLOAT"), ("WAV", "IMA_ADPCM"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16")),
+        *(("AIFF", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")),
+    ],
+)
+def test_cut_sound_is_refused_not_shortened(format_name: str, subtype: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000 * 8).astype(np.float32)
+    data = saved(noise, 16_000, format_name, subtype)
+    path = tmp_path / "memo"
+    path.write_bytes(data)
+    assert len(read_waveform(path)) == pytest.approx(len(noise), abs=2400)
+    for length in [*range(len(data) // 10, len(data) - 1, len(data) // 10), len(data) - 1]:
+        path.write_bytes(data[:length])
+        for source in (path, data[:length]):
+            with pytest.raises(InputError, match=r"ends early.*save or download it again") as raised:
+                read_waveform(source)
+            assert_one_line(raised.value)
+
+
+def test_ogg_cut_between_two_pages_is_refused() -> None:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000 * 8).astype(np.float32)
+    data = saved(noise, 16_000, "OGG", "VORBIS")
+    with pytest.raises(InputError, match="ends early: its last page does not end the stream"):
+        read_waveform(data[: data.rindex(b"OggS")])
+
+
+@pytest.mark.parametrize("size", [0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_wav_written_into_a_pipe_is_read_whole(size: int) -> None:
+    data = wav(16_000, 1, b"\1\2" * 1000)
+    place = data.index(b"data") + 4
+    assert len(read_waveform(data[:place] + struct.pack("<I", size) + data[place + 4 :])) == 1000
+
+
+def test_chunks_before_and_after_the_samples_are_passed_over() -> None:
+    data = wav(16_000, 1, b"\1\2" * 1000)
+    place = data.index(b"data")
+    odd = b"LIST" + struct.pack("<I", 3) + b"abc\0"
+    assert len(read_waveform(data[:place] + odd + data[place:] + odd)) == 1000
+    with pytest.raises(InputError, match="1,990 of 2,000 bytes"):
+        read_waveform((data[:place] + odd + data[place:])[:-10])
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     format_name=st.sampled_from(["WAV", "FLAC", "OGG", "AIFF", "MP3"]),
