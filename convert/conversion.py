@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from convert.source import read_slices, read_source
 from gemma_mlx.checkpoint import INDEX_FILE, TensorInfo
 from gemma_mlx.config import mlx_name, read_json
 from gemma_mlx.errors import CheckpointError, UsageError
+from gemma_mlx.inputs.prompt import PromptBuilder
 
 SHARD_BYTES = 5_000_000_000
 TEXT_FILES = (
@@ -79,19 +80,20 @@ def convert_checkpoint(
     """Writes the model in `source` to the new folder `destination`, packed by `recipe`.
 
     Afterwards `destination` holds a model under MLX's names in the precision asked for, with config and tokenizer;
-    after any error or interruption it does not exist and nothing of it remains. `progress` is called with the bytes
-    of the source that are done and their total. A shard has at most `shard_bytes` of numbers.
+    after any error or interruption it does not exist and nothing of it remains, nor of parent folders made for it.
+    `progress` is called with the bytes of the source that are done and their total. A shard has at most `shard_bytes`
+    of numbers.
 
     Raises UsageError for an unknown recipe and a `destination` that exists, CheckpointError for a source that is not
-    an unpacked Gemma 4 12B, does not fit the recipe, or is damaged, and for a disk that is too small.
+    an unpacked Gemma 4 12B, lacks its tokenizer or chat template, does not fit the recipe, or is damaged, and for a
+    disk that is too small. Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
     started = time.perf_counter()
     chosen = recipe_named(recipe)
-    if destination.exists():
+    if os.path.lexists(destination):
         raise UsageError(f"{destination} exists and is not overwritten; name a new folder or remove it first")
     jobs = [_job(name, info, chosen) for name, info in read_source(source).items()]
-    if not (source / "tokenizer.json").is_file():
-        raise CheckpointError(f"{source} lacks tokenizer.json; finish the download")
+    PromptBuilder.from_folder(source)  # raises where tokenizer or chat template are missing or damaged
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     with _appearing_whole(destination) as folder:
         _write_text_side(source, folder, chosen, shards)
@@ -132,14 +134,16 @@ def _job(name: str, info: TensorInfo, recipe: Recipe) -> _Job:
 def _appearing_whole(destination: Path) -> Iterator[Path]:
     """A folder to write into, which is `destination` when the block ends well, and gone when it does not."""
     partial = destination.with_name(destination.name + ".partial")
-    if partial.exists():
+    if os.path.lexists(partial):
         raise CheckpointError(
             f"{partial} exists: another conversion is writing it, or one was killed; remove it if none runs"
         )
+    new_parents = [folder for folder in partial.parents if not os.path.lexists(folder)]
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
     except OSError as error:
+        _remove_empty(new_parents)
         raise CheckpointError(f"cannot write {partial}: {error.strerror}; name another folder") from None
     try:
         yield partial
@@ -149,9 +153,16 @@ def _appearing_whole(destination: Path) -> Iterator[Path]:
         _sync(destination.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        _remove_empty(new_parents)
         if isinstance(error, OSError):
             raise CheckpointError(f"the conversion to {destination} failed: {error}; nothing was kept") from None
         raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _sync(path: Path) -> None:

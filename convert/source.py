@@ -6,6 +6,7 @@ Plain reads rather than a memory map: mapped pages count as resident memory.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
 from gemma_mlx.config import read_config
-from gemma_mlx.errors import CheckpointError
+from gemma_mlx.errors import CheckpointError, GemmaWarning
 from gemma_mlx.model.gemma4 import Gemma4
 
 SLICE_NUMBERS = 1 << 19
@@ -26,8 +27,12 @@ def read_source(folder: Path) -> dict[str, TensorInfo]:
     """The tensors of an unpacked Gemma 4 12B checkpoint by canonical name, in the order of their bytes on disk.
 
     Raises CheckpointError for another model, a packed one, and one whose tensors are not exactly those of its config.
+    Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
     config = read_config(folder)
+    if config.unknown_keys:
+        keys = ", ".join(config.unknown_keys)
+        warnings.warn(f"config.json of {folder} says things unknown here: {keys}", GemmaWarning, stacklevel=3)
     infos = read_headers(folder)
     if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
         bits = f" at {config.quantization.bits} bit" if config.quantization else ""

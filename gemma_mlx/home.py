@@ -16,7 +16,7 @@ _LAST_MODEL_FILE = "last-model"
 def home() -> Path:
     """The user's folder for history and settings; it may not exist yet. `GEMMA_MLX_HOME` moves it."""
     if named := os.environ.get(HOME_VARIABLE):
-        return Path(named).expanduser()
+        return Path(_expanded(named))
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "gemma-mlx"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "gemma-mlx"
@@ -28,19 +28,24 @@ def miniature_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[1] / "assets" / "miniature"
 
 
+def _expanded(path: str | os.PathLike[str]) -> str:
+    """`path` with its ~ resolved; the ~ of an unknown user stays, and names no folder."""
+    return os.path.expanduser(path)  # noqa: PTH111  # Path.expanduser raises RuntimeError for such a user
+
+
 def find_model(named: str | os.PathLike[str] | None = None) -> Path:
     """The model folder to use: the one named, else `GEMMA_MLX_MODEL`, else the last one converted, else the miniature.
 
     Raises UsageError if a named folder does not exist; a last converted one that is gone is passed over.
     """
-    for source, value in (("", named), (f" ({MODEL_VARIABLE})", os.environ.get(MODEL_VARIABLE))):
-        if value:
-            folder = Path(value).expanduser()
-            if not folder.is_dir():
+    for source, value in (("", named), (f" ({MODEL_VARIABLE})", os.environ.get(MODEL_VARIABLE) or None)):
+        if value is not None:
+            folder = _expanded(value)
+            if not os.path.isdir(folder):  # noqa: PTH112  # False also for a name that is too long
                 raise UsageError(f"no model folder {str(value)!r}{source}: name one that `gemma-mlx convert` wrote")
-            return folder
+            return Path(folder)
     try:
-        last = Path((home() / _LAST_MODEL_FILE).read_text(encoding="utf-8").strip())
+        last = Path(os.fsdecode((home() / _LAST_MODEL_FILE).read_bytes().removesuffix(b"\n")))
     except (OSError, ValueError):
         last = Path()
     if last.is_absolute() and (last / "config.json").is_file():
@@ -54,5 +59,5 @@ def remember_model(folder: Path) -> None:
     """From now on `folder` is what is used when no model is named."""
     home().mkdir(parents=True, exist_ok=True)
     beside = home() / f"{_LAST_MODEL_FILE}.new"
-    beside.write_text(str(folder.resolve()), encoding="utf-8")
+    beside.write_bytes(os.fsencode(folder.resolve()) + b"\n")
     beside.replace(home() / _LAST_MODEL_FILE)

@@ -1,4 +1,4 @@
-"""Trains the miniature: `python -m assets.training.train --out assets/miniature`."""
+"""Trains the miniature and writes its folder: `python -m assets.training.train --out assets/miniature`."""
 
 from __future__ import annotations
 

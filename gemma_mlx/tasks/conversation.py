@@ -81,6 +81,11 @@ class Conversation:
         self.waiting = []
         return True
 
+    def drop_waiting(self) -> list[Media]:
+        """Takes back what was attached for the next message, and returns it."""
+        dropped, self.waiting = self.waiting, []
+        return dropped
+
     def reset(self) -> None:
         """Forgets what was said and what was waiting; the system message and the settings stay."""
         self._turns, self.waiting = [], []

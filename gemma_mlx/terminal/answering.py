@@ -11,10 +11,14 @@ from gemma_mlx.terminal.output import Output
 if TYPE_CHECKING:
     from gemma_mlx.gemma import Answer, Reply
 
+TIMED_TOKENS = 8
+"""The shortest answer whose speed is shown."""
+
 
 def show_answer(answer: Answer, output: Output, interrupt: Interrupt, stream: bool = True) -> Reply:
     """Shows an answer as it comes (without `stream`: computes it) until it ends or is interrupted."""
     steps = iter(answer)
+    whole = False
     try:
         for step in steps:
             if stream and step.channel == "thought":
@@ -23,12 +27,14 @@ def show_answer(answer: Answer, output: Output, interrupt: Interrupt, stream: bo
                 output.answer(step.text)
             if interrupt.asked:
                 break
+        else:
+            whole = True
     finally:
         close = getattr(steps, "close", None)
         if close is not None:
             close()
         if stream:
-            output.end_answer()
+            output.end_answer(whole)
     return answer.reply
 
 
@@ -43,6 +49,11 @@ def prefill_progress(output: Output, interrupt: Interrupt) -> Callable[[int, int
     return show
 
 
+def speed(reply: Reply) -> str | None:
+    """Tokens per second; None for so few tokens that the clock says nothing (some are computed ahead)."""
+    return f"{reply.generation_tps:.1f} tokens/s" if reply.generated_tokens >= TIMED_TOKENS else None
+
+
 def figures(reply: Reply) -> str:
     """The line of statistics under an answer."""
     media = [
@@ -51,7 +62,7 @@ def figures(reply: Reply) -> str:
     return ", ".join(
         [
             f"{reply.prompt_tokens:,} prompt tokens" + (f" ({', '.join(media)})" if media else ""),
-            f"{reply.generated_tokens:,} generated at {reply.generation_tps:.1f} tokens/s",
+            f"{reply.generated_tokens:,} generated" + (f" at {shown}" if (shown := speed(reply)) else ""),
             f"first after {reply.time_to_first_token_s:.2f} s",
             f"peak memory {reply.peak_memory_bytes / 1e9:.2f} GB",
         ]

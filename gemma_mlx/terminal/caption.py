@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.batch import Batch
 from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
@@ -40,6 +41,8 @@ def caption(
     """
     with exit_codes(as_json):
         flag.check_flags(as_json=as_json, logprobs=logprobs)
+        if prompt is not None and not prompt.strip():
+            raise UsageError("--prompt is empty; write what to ask about each picture, or leave it out")
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         output = Output(quiet)
         batch = Batch(files, "image", output, max_tokens, detail, as_json, bool(logprobs), named=True)

@@ -10,8 +10,8 @@ from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.keyboard import piped_lines, typed_lines
 from gemma_mlx.terminal.loading import load_gemma
-from gemma_mlx.terminal.output import Output
-from gemma_mlx.terminal.stdin import STDIN, is_piped
+from gemma_mlx.terminal.output import Output, is_terminal
+from gemma_mlx.terminal.stdin import STDIN
 
 
 def chat(
@@ -42,7 +42,7 @@ def chat(
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         output = Output(quiet)
         show_warnings_in_one_line(output)
-        piped = is_piped()
+        piped = not is_terminal(sys.stdin)
         if not piped:
             output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
         gemma = load_gemma(model, output)

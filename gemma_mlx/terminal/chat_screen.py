@@ -9,7 +9,7 @@ from typing import Literal
 from gemma_mlx.errors import GemmaError, InputError, UsageError
 from gemma_mlx.gemma import Reply
 from gemma_mlx.tasks.conversation import Conversation
-from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer
+from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
 from gemma_mlx.terminal.failures import Interrupt, report
 from gemma_mlx.terminal.keyboard import CancelledLineError, ReadLine
 from gemma_mlx.terminal.options import DETAILS
@@ -21,6 +21,7 @@ HELP = """\
 /detail N     tokens per picture, 70-1120
 /think on|off thinking first
 /system TEXT  instructions; empty: none
+/drop         take back what waits for the next message
 /reset        forget the conversation
 /help         this list
 /quit         leave (or Ctrl-D)
@@ -56,6 +57,10 @@ class ChatScreen:
                 cancelled = cancel.empty
                 if cancelled:
                     self._output.say("Ctrl-C once more, Ctrl-D or /quit leaves")
+                continue
+            except InputError as error:
+                self._failed = True
+                report(error)
                 continue
             cancelled = False
             if line:
@@ -95,16 +100,20 @@ class ChatScreen:
 
     def _gauge(self, reply: Reply) -> str:
         used_tokens = reply.prompt_tokens + reply.generated_tokens
-        return (
-            f"re-used {reply.reused_tokens:,} of {reply.prompt_tokens:,} tokens, {reply.generation_tps:.1f} tokens/s, "
-            f"context {used_tokens:,} of {self._conversation.context_tokens:,}"
-        )
+        told = [
+            f"re-used {reply.reused_tokens:,} of {reply.prompt_tokens:,} tokens",
+            speed(reply),
+            f"context {used_tokens:,} of {self._conversation.context_tokens:,}",
+        ]
+        return ", ".join(figure for figure in told if figure)
 
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
         rest = rest.strip()
         if name in ("/image", "/audio"):
             self._attach("image" if name == "/image" else "audio", rest)
+        elif name == "/drop":
+            self._drop()
         elif name == "/detail":
             self._set_detail(rest)
         elif name == "/think":
@@ -129,6 +138,10 @@ class ChatScreen:
         media = self._conversation.attach(kind, _path(text))
         waiting = len(self._conversation.waiting)
         self._output.note(media.label + (f" ({waiting} attached)" if waiting > 1 else ""))
+
+    def _drop(self) -> None:
+        labels = [media.label for media in self._conversation.drop_waiting()]
+        self._output.note(f"taken back: {', '.join(labels)}" if labels else "nothing waits for the next message")
 
     def _set_detail(self, text: str) -> None:
         if text not in map(str, DETAILS):

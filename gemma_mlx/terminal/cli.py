@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from gemma_mlx import __version__
 from gemma_mlx.terminal.ask import ask
@@ -13,11 +14,39 @@ from gemma_mlx.terminal.chat import chat
 from gemma_mlx.terminal.convert import convert
 from gemma_mlx.terminal.demo import demo
 from gemma_mlx.terminal.failures import exit_codes
-from gemma_mlx.terminal.output import use_utf8, write_stdout
+from gemma_mlx.terminal.output import hold_closed_descriptors, use_utf8, write_stdout
 from gemma_mlx.terminal.transcribe import transcribe
+
+
+def _print_help(context: typer.Context, _option: object, asked: bool) -> None:
+    if asked:
+        write_stdout(context.get_help() + "\n")
+        raise typer.Exit
+
+
+class _Command(TyperCommand):
+    """A verb whose --help meets a full disk and a closed pipe as answers do."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _through_write_stdout(super().get_help_option(ctx))
+
+
+class _Group(TyperGroup):
+    """The same for the --help of the whole."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return _through_write_stdout(super().get_help_option(ctx))
+
+
+def _through_write_stdout(help_option: Any) -> Any:
+    if help_option is not None:
+        help_option.callback = _print_help
+    return help_option
+
 
 app = typer.Typer(
     name="gemma-mlx",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -48,11 +77,12 @@ def describe(
 
 
 for verb in (ask, chat, transcribe, caption, convert, demo):
-    app.command()(verb)
+    app.command(cls=_Command)(verb)
 
 
 def main() -> None:
     """Runs the command line; ends with SystemExit."""
+    hold_closed_descriptors()
     use_utf8()
     with exit_codes():
         app(prog_name="gemma-mlx")

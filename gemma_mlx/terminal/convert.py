@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def convert(
     with exit_codes():
         output = Output(quiet)
         show_warnings_in_one_line(output)
-        if not source.is_dir():
+        if not os.path.isdir(source):  # noqa: PTH112  # False also for a name that is too long
             raise UsageError(f"no model folder {str(source)!r}; download google/gemma-4-12B-it and name its folder")
         output.status("reading the headers ...")
         from convert.conversion import convert_checkpoint

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemma_mlx.errors import InputError
 from gemma_mlx.home import home
 
 if TYPE_CHECKING:
@@ -25,17 +26,21 @@ class CancelledLineError(Exception):
 
 
 ReadLine = Callable[[str], str]
-"""Takes what stands in the line already; gives the line. EOFError at the end, CancelledLineError for Ctrl-C."""
+"""Takes what stands in the line already; gives the line. EOFError at the end, CancelledLineError for Ctrl-C, InputError
+for a line that is not UTF-8, after which the next can be read."""
 
 
 def piped_lines() -> ReadLine:
     """Lines as they come through a pipe."""
 
     def read(_typed: str) -> str:
-        line = sys.stdin.readline() if sys.stdin is not None else ""
+        line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
         if not line:
             raise EOFError
-        return line.rstrip("\r\n")
+        try:
+            return line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(f"a line is not UTF-8 text (byte {error.start}) and was not sent; convert it") from error
 
     return read
 

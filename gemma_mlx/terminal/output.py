@@ -38,6 +38,7 @@ class Output:
         self._notes_to_terminal = is_terminal(sys.stderr)
         self._styled = self._notes_to_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self._held_newlines = ""
+        self._answer_begun = False
         self._thinking = False
         self._status_shown = False
 
@@ -50,14 +51,18 @@ class Output:
         text = self._held_newlines + text
         shown = text.rstrip("\n")
         self._held_newlines = text[len(shown) :]
-        write_stdout(visible(shown) if self._to_terminal else shown)
+        if shown:
+            write_stdout(visible(shown) if self._to_terminal else shown)
+            self._answer_begun = True
 
-    def end_answer(self) -> None:
-        """Ends the answer with exactly one newline."""
+    def end_answer(self, whole: bool = True) -> None:
+        """Ends the answer with exactly one newline. One that is not `whole` and has not begun leaves stdout empty."""
         self._end_thought()
         self.clear_status()
         self._held_newlines = ""
-        write_stdout("\n")
+        begun, self._answer_begun = self._answer_begun, False
+        if whole or begun:
+            write_stdout("\n")
 
     def thought(self, text: str) -> None:
         """Shows a piece of the model's thinking, on stderr."""
@@ -143,6 +148,18 @@ def abandon_stdout() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def hold_closed_descriptors() -> None:
+    """Where stdin, stdout or stderr came closed, the null device takes its number.
+
+    Else the next file to be opened would get it: the weights, as stdin. `sys.stdin` and the others stay None.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
 
 
 def use_utf8() -> None:

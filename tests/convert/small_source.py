@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
+
+from gemma_mlx.home import miniature_folder
 
 HIDDEN, HEADS, HEAD_DIM, INNER, VOCAB, PATCH, FRAME = 64, 4, 32, 128, 256, 48, 40
 FULL_DIM = 2 * HEAD_DIM
@@ -42,6 +45,14 @@ CONFIG = {
     "vision_config": {"patch_size": 4, "pooling_kernel_size": 1, "mm_embed_dim": HIDDEN, "mm_posemb_size": 16},
     "audio_config": {"audio_embed_dim": FRAME},
 }
+
+TEXT_SIDE = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "processor_config.json",
+    "generation_config.json",
+)
 
 
 def _layer_shapes(kind: str) -> dict[str, tuple[int, ...]]:
@@ -94,7 +105,6 @@ def write_source(folder: Path, tensors: dict[str, mx.array] | None = None) -> Pa
     folder.mkdir()
     mx.save_safetensors(str(folder / "model.safetensors"), tensors or source_tensors())
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    for name in ("tokenizer.json", "tokenizer_config.json", "processor_config.json", "generation_config.json"):
-        (folder / name).write_text(json.dumps({"file": name}))
-    (folder / "chat_template.jinja").write_text("{{ bos_token }}")
+    for name in TEXT_SIDE:
+        shutil.copyfile(miniature_folder() / name, folder / name)
     return folder

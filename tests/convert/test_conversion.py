@@ -14,7 +14,7 @@ from convert.conversion import convert_checkpoint
 from convert.recipes import RECIPES
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.config import canonical_name, read_config
-from gemma_mlx.errors import CheckpointError, UsageError
+from gemma_mlx.errors import CheckpointError, GemmaWarning, UsageError
 from gemma_mlx.weights import load_model
 from tests.convert.small_source import CONFIG, HIDDEN, source_tensors, write_source
 
@@ -229,6 +229,25 @@ def test_existing_destination_is_kept(source: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
+def test_dangling_link_as_destination_is_refused_before_any_work(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="exists and is not overwritten"):
+        convert_checkpoint(source, tmp_path / "out", "4bit")
+
+
+def test_parents_made_for_a_failed_conversion_are_removed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    (tmp_path / "mine").mkdir()
+    _refused(source, tmp_path / "mine/new/newer/out", "GB free")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_name_that_is_too_long_is_refused(source: Path, tmp_path: Path) -> None:
+    _refused(source, tmp_path / ("x" * 300), "cannot write .*File name too long")
+
+
 def test_partial_folder_of_another_run_is_kept(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out.partial").mkdir()
     _refused(source, tmp_path / "out", r"out\.partial exists")
@@ -247,12 +266,19 @@ def test_incomplete_source_is_refused_before_any_work(tmp_path: Path) -> None:
     tensors = source_tensors()
     del tensors["model.language_model.layers.1.mlp.up_proj.weight"]
     source = write_source(tmp_path / "source", tensors)
-    _refused(source, tmp_path / "out", r"layers\.1\.mlp\.up_proj\.weight should be \[128, 64\] and is absent")
+    _refused(source, tmp_path / "out", r"lacks 1 tensors, first .*layers\.1\.mlp\.up_proj\.weight")
 
 
-def test_source_without_tokenizer_is_refused(source: Path, tmp_path: Path) -> None:
-    (source / "tokenizer.json").unlink()
-    _refused(source, tmp_path / "out", "lacks tokenizer.json")
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_source_without_its_text_side_is_refused(source: Path, tmp_path: Path, name: str) -> None:
+    (source / name).unlink()
+    _refused(source, tmp_path / "out", name)
+
+
+def test_unknown_key_of_the_config_is_warned_about(source: Path, tmp_path: Path) -> None:
+    (source / "config.json").write_text(json.dumps(CONFIG | {"new_key": 1}))
+    with pytest.warns(GemmaWarning, match="new_key"):
+        convert_checkpoint(source, tmp_path / "out", "4bit")
 
 
 def test_another_model_is_refused_by_its_type(source: Path, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import cast
 
+import mlx.core as mx
 import pytest
 
 from gemma_mlx.home import miniature_folder
@@ -51,10 +53,56 @@ def test_a_model_folder_that_does_not_exist_is_wrong_usage(run: Run) -> None:
     assert "no/such/folder" in ended.errors[0]
 
 
+@pytest.mark.parametrize("name", ["", "~nobody-of-this-name/model", "x" * 5000])
+def test_a_name_that_is_no_folder_is_wrong_usage(run: Run, name: str) -> None:
+    ended = run("ask", "Hello", "-m", name)
+    assert (ended.code, ended.out, len(ended.errors)) == (2, "", 1)
+
+
+def test_an_empty_question_about_pictures_is_wrong_usage(run: Run, media: Path) -> None:
+    ended = run("caption", media / "picture.png", "--prompt", "")
+    assert (ended.code, ended.out, len(ended.errors)) == (2, "", 1)
+
+
 def test_another_architecture_is_named(run: Run, changed_model: ChangedModel) -> None:
     ended = run("ask", "Hello", "-m", changed_model("config.json", {"model_type": "llama"}))
     assert (ended.code, ended.out) == (1, "")
     assert "llama" in ended.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("num_experts", 8, "num_experts"),
+        ("hidden_size_per_layer_input", 256, "hidden_size_per_layer_input"),
+        ("num_kv_shared_layers", 2, "num_kv_shared_layers"),
+        ("rope_parameters.full_attention.rope_type", "yarn", "'yarn'"),
+    ],
+)
+def test_what_the_architecture_does_not_do_is_named(
+    run: Run, changed_model: ChangedModel, key: str, value: object, told: str
+) -> None:
+    ended = run("ask", "Hello", "-m", changed_model("config.json", {f"text_config.{key}": value}))
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+    assert told in ended.errors[0]
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "wrong shape", "NaN"])
+def test_wrong_weights_are_one_line(run: Run, changed_model: ChangedModel, change: str) -> None:
+    tensors = cast("dict[str, mx.array]", mx.load(str(miniature_folder() / "model.safetensors")))
+    name = next(name for name in tensors if name.endswith("language_model.norm.weight"))
+    if change == "missing":
+        del tensors[name]
+    elif change == "extra":
+        tensors["lora.weight"] = mx.zeros((2,))
+    elif change == "wrong shape":
+        tensors[name] = tensors[name][:-1]
+    else:
+        tensors[name] = mx.full(tensors[name].shape, float("nan"), dtype=tensors[name].dtype)
+    folder = changed_model("model.safetensors", "")
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors)
+    ended = run("ask", "Hello", "-m", folder)
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
 
 
 def test_a_folder_without_weights_is_one_line(run: Run, tmp_path: Path) -> None:
@@ -81,6 +129,22 @@ def test_a_template_that_fails_is_one_line(run: Run, changed_model: ChangedModel
     ended = run("ask", "Hello", "-m", changed_model("chat_template.jinja", "{{ messages[0].content.no() }}"))
     assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
     assert "template" in ended.errors[0]
+
+
+def test_a_template_with_a_placeholder_too_many_is_one_line(run: Run, changed_model: ChangedModel) -> None:
+    template = (miniature_folder() / "chat_template.jinja").read_text(encoding="utf-8")
+    ended = run("ask", "Hello", "-m", changed_model("chat_template.jinja", template + "{{ '<|image|>' }}"))
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+    assert "placeholder" in ended.errors[0]
+
+
+def test_a_sound_without_channels_is_one_line(run: Run, media: Path, tmp_path: Path) -> None:
+    wave = bytearray((media / "tone.wav").read_bytes())
+    wave[22:24] = bytes(2)  # the number of channels in a RIFF header
+    (tmp_path / "none.wav").write_bytes(wave)
+    ended = run("ask", "What?", "--audio", tmp_path / "none.wav")
+    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
+    assert "none.wav" in ended.errors[0]
 
 
 def test_stdin_that_is_no_text_is_one_line(run: Run) -> None:

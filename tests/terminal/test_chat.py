@@ -80,6 +80,23 @@ def test_reset_forgets_turns_and_waiting_pictures(run: Run, media: Path) -> None
     assert prompt == again
 
 
+def test_drop_takes_back_what_waits_and_nothing_else(run: Run, media: Path) -> None:
+    ended = talk(run, "Hello", f"/image {media / 'picture.png'}", "/drop", "And now?", "/drop")
+    assert "taken back: picture.png 320x240 -> 63 tokens" in ended.err
+    assert "nothing waits" in ended.err
+    (_, first), (reused, second) = gauges(ended)
+    assert reused > 0
+    assert second < first + 63
+
+
+def test_a_line_that_is_not_utf8_is_one_line_and_the_next_is_answered(run: Run) -> None:
+    ended = run("chat", "-n", 12, stdin=b"\xff\nHello\n")
+    assert ended.code == 1
+    assert len(ended.errors) == 1
+    assert "not UTF-8" in ended.errors[0]
+    assert len(gauges(ended)) == 1
+
+
 def test_system_changes_the_prompt(run: Run) -> None:
     ended = talk(run, "Hello", "/reset", "/system Be brief.", "Hello", "/reset", "/system", "Hello")
     first, second, third = (prompt for _, prompt in gauges(ended))
@@ -108,7 +125,7 @@ def test_help_fits_a_screen_and_names_every_command(run: Run) -> None:
     ended = talk(run, "/help")
     assert len(HELP.splitlines()) < 24
     assert max(map(len, HELP.splitlines())) <= 80
-    for command in ("/image", "/audio", "/detail", "/think", "/system", "/reset", "/quit"):
+    for command in ("/image", "/audio", "/detail", "/think", "/system", "/drop", "/reset", "/quit"):
         assert command in ended.err
 
 

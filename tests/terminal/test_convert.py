@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from gemma_mlx.home import find_model, miniature_folder
+from gemma_mlx.home import find_model, miniature_folder, remember_model
 from tests.terminal.conftest import Run
 
 
@@ -40,3 +42,19 @@ def test_a_destination_that_exists_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").write_text("x", encoding="utf-8")
     assert run("convert", miniature_folder(), tmp_path / "out").code == 2
     assert (tmp_path / "out" / "mine").read_text(encoding="utf-8") == "x"
+
+
+NAMES = [
+    b"ends in a space ",
+    b"ends in a line\n",
+    pytest.param(b"\xff", marks=pytest.mark.skipif(sys.platform == "darwin", reason="macOS has UTF-8 names only")),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_folder_of_any_name_is_remembered(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    (folder / "config.json").touch()
+    remember_model(folder)
+    assert find_model() == folder

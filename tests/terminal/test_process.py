@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gemma_mlx.home import miniature_folder
 from tests.terminal.conftest import ChangedModel
 
 COMMAND = [sys.executable, "-m", "gemma_mlx"]
@@ -86,6 +88,26 @@ def test_a_full_disk_is_one_line() -> None:
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
     assert "cannot write the answer to stdout: No space left" in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])
+def test_help_to_a_full_disk_is_one_line_and_to_nobody_is_quiet(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_a_question_is_answered_without_stdin() -> None:
+    command = " ".join([*COMMAND, "ask", "Hello", "-n", "2", "-m", shlex.quote(str(miniature_folder())), "<&-"])
+    ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip()
 
 
 def test_a_closed_stdout_is_one_line() -> None:

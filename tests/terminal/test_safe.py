@@ -90,6 +90,16 @@ def test_an_answer_ends_with_one_newline(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "a\n\nb\n"
 
 
+def test_an_answer_that_fails_before_its_first_word_leaves_stdout_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Output()
+    shown.answer("\n")
+    shown.end_answer(whole=False)
+    assert capsys.readouterr().out == ""
+    shown.answer("a")
+    shown.end_answer(whole=False)
+    assert capsys.readouterr().out == "a\n"
+
+
 def test_thoughts_go_to_stderr_and_the_answer_begins_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     shown = Output()
     shown.thought("hm, ")
