@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gemma_mlx import Gemma, load
 from gemma_mlx.config import Config, read_config
@@ -12,6 +14,10 @@ from gemma_mlx.home import miniature_folder
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.weights import load_model
 from tests.golden.cases import TINY, Case, load_cases
+
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")  # a change is judged by what it did, not by the luck of a draw
 
 
 @pytest.fixture(scope="session")
