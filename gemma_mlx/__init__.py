@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from gemma_mlx.errors import GemmaError
 
 if TYPE_CHECKING:
+    from gemma_mlx.answer import Reply, Step
     from gemma_mlx.decoding.sampling import Sampling
-    from gemma_mlx.gemma import Gemma, Reply, Score, Step, load
+    from gemma_mlx.gemma import Gemma, Score, load
 
 __version__ = "0.1.0"
 __all__ = ["Gemma", "GemmaError", "Reply", "Sampling", "Score", "Step", "__version__", "load"]
@@ -30,7 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return Sampling
     if name in __all__:
-        from gemma_mlx import gemma
+        from gemma_mlx import answer, gemma
 
-        return getattr(gemma, name)
+        return getattr(answer if name in ("Reply", "Step") else gemma, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

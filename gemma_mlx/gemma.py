@@ -12,9 +12,8 @@ A message is what chat APIs take: a role, and a string or a list of parts (`gemm
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,19 +21,17 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.config import Config, read_config
-from gemma_mlx.decoding.channels import Channel, ChannelReader
-from gemma_mlx.decoding.generate import Token, generate
 from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
-from gemma_mlx.decoding.sampling import Sampler, Sampling
+from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
 from gemma_mlx.home import find_model
 from gemma_mlx.inputs.image import BUDGETS, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_TYPES
-from gemma_mlx.inputs.prompt import MediaSpan, Prompt, PromptBuilder
-from gemma_mlx.inputs.tokenizer import TextStream
+from gemma_mlx.inputs.prompt import MediaSpan, PromptBuilder
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.weights import load_model
 
@@ -43,44 +40,8 @@ MAX_TOKENS = 2048
 
 SCORE_TOKENS = 64
 """Positions scored at once: each needs a row of 262,144 numbers."""
-RESERVED_TOKENS = 4096
-"""Room made in the caches for an answer; a longer one makes more when it comes to it."""
 
 Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One generated token, with the text that it completed (perhaps none)."""
-
-    token: int
-    text: str
-    channel: Channel
-    logprobs: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer and what it took. `finish_reason` is "stop", "length" or "interrupted"."""
-
-    text: str
-    thought: str
-    finish_reason: str
-    model: str
-    miniature: bool
-    tokens: tuple[int, ...]
-    """The generated ids, the one that ended the answer included."""
-    logprobs: tuple[tuple[tuple[int, float], ...], ...]
-    prompt_tokens: int
-    reused_tokens: int
-    image_tokens: int
-    audio_tokens: int
-    generated_tokens: int
-    drafted_tokens: int
-    accepted_tokens: int
-    time_to_first_token_s: float
-    generation_tps: float
-    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -266,102 +227,6 @@ class Gemma:
             )
             for span in spans
         ]
-
-
-class Answer:
-    """An answer on its way: iterate over it once, for a `Step` per token. Stopping early leaves the session ready."""
-
-    def __init__(
-        self,
-        gemma: Gemma,
-        prompt: Prompt,
-        *,
-        stable_tokens: int,
-        sampling: Sampling,
-        max_tokens: int,
-        logprobs: int,
-        session: Session,
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        self.prompt = prompt
-        self._gemma = gemma
-        self._session = session
-        self._stable_tokens = stable_tokens
-        self._sampling = sampling
-        self._max_tokens = max_tokens
-        self._logprobs = logprobs
-        self._progress = progress
-        self._steps: list[Step] = []
-        self._reused_tokens = 0
-        self._peak_bytes = 0
-        self._started_s = time.perf_counter()
-        self._first_s = self._last_s = self._started_s
-
-    def __iter__(self) -> Iterator[Step]:
-        gemma, session = self._gemma, self._session
-        mx.reset_peak_memory()
-        hidden, self._reused_tokens = session.prefill(
-            self.prompt.ids,
-            gemma.soft_tokens(self.prompt.spans),
-            stable_tokens=self._stable_tokens,
-            reserve_tokens=min(self._max_tokens, RESERVED_TOKENS),
-            progress=self._progress,
-        )
-        sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
-        tokens = generate(
-            gemma.model, session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs
-        )
-        try:
-            for step in self._read(tokens):
-                self._last_s = time.perf_counter()
-                if not self._steps:
-                    self._first_s = self._last_s
-                self._steps.append(step)
-                yield step
-        finally:
-            session.append([step.token for step in self._steps])
-            self._peak_bytes = mx.get_peak_memory()
-
-    def _read(self, tokens: Iterable[Token]) -> Iterator[Step]:
-        """Tokens with their text and channel; what is held back of a character comes with the last one."""
-        tokenizer = self._gemma.prompts.tokenizer
-        special = tokenizer.special
-        reader = ChannelReader(TextStream(tokenizer), special.channel_open, special.channel_close)
-        reader.skip(self.prompt.ids)
-        for count, token in enumerate(tokens, start=1):
-            channel, text = reader.push(token.id)
-            if token.id in self._gemma.stop_ids or count == self._max_tokens:
-                text += reader.flush()[1]
-            yield Step(token.id, text, channel, token.logprobs)
-
-    @property
-    def reply(self) -> Reply:
-        """The answer as far as it has come, with its figures."""
-        steps = self._steps
-        if steps and steps[-1].token in self._gemma.stop_ids:
-            finish_reason = "stop"
-        else:
-            finish_reason = "length" if len(steps) == self._max_tokens else "interrupted"
-        decoding_s = self._last_s - self._first_s
-        return Reply(
-            text="".join(step.text for step in steps if step.channel == "answer"),
-            thought="".join(step.text for step in steps if step.channel == "thought").strip(),
-            finish_reason=finish_reason,
-            model=self._gemma.name,
-            miniature=self._gemma.miniature,
-            tokens=tuple(step.token for step in steps),
-            logprobs=tuple(step.logprobs for step in steps),
-            prompt_tokens=len(self.prompt),
-            reused_tokens=self._reused_tokens,
-            image_tokens=self.prompt.image_tokens,
-            audio_tokens=self.prompt.audio_tokens,
-            generated_tokens=len(steps),
-            drafted_tokens=0,
-            accepted_tokens=0,
-            time_to_first_token_s=self._first_s - self._started_s,
-            generation_tps=(len(steps) - 1) / decoding_s if decoding_s > 0 else 0.0,
-            peak_memory_bytes=self._peak_bytes,
-        )
 
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:

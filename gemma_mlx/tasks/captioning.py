@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gemma_mlx.gemma import Gemma, Reply
+from gemma_mlx.answer import Reply
+from gemma_mlx.gemma import Gemma
 from gemma_mlx.tasks.message import Source, user_message
 
 PROMPT = "Describe this image in one sentence."

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.decoding.sampling import Sampling
-from gemma_mlx.gemma import MAX_TOKENS, Answer, Gemma, Reply
+from gemma_mlx.gemma import MAX_TOKENS, Gemma
 from gemma_mlx.inputs.media import Media
 from gemma_mlx.tasks.message import user_message
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from gemma_mlx.answer import Reply
 from gemma_mlx.errors import InputError
-from gemma_mlx.gemma import Gemma, Reply
+from gemma_mlx.gemma import Gemma
 from gemma_mlx.inputs.media import Media
 from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from gemma_mlx.tasks.message import Source, user_message

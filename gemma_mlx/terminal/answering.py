@@ -9,7 +9,7 @@ from gemma_mlx.terminal.failures import Interrupt
 from gemma_mlx.terminal.output import Output
 
 if TYPE_CHECKING:
-    from gemma_mlx.gemma import Answer, Reply
+    from gemma_mlx.answer import Answer, Reply
 
 TIMED_TOKENS = 8
 """The shortest answer whose speed is shown."""

@@ -15,7 +15,8 @@ from gemma_mlx.terminal.output import Output, write_stdout
 from gemma_mlx.terminal.safe import visible_line
 
 if TYPE_CHECKING:
-    from gemma_mlx.gemma import Gemma, Reply
+    from gemma_mlx.answer import Reply
+    from gemma_mlx.gemma import Gemma
     from gemma_mlx.inputs.media import Media
 
 

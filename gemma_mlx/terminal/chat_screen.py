@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Literal
 
+from gemma_mlx.answer import Reply
 from gemma_mlx.errors import GemmaError, InputError, UsageError
-from gemma_mlx.gemma import Reply
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
 from gemma_mlx.terminal.failures import Interrupt, report

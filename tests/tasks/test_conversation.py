@@ -6,8 +6,9 @@ from typing import cast
 
 import pytest
 
+from gemma_mlx.answer import Answer, Reply, Step
 from gemma_mlx.errors import ContextError
-from gemma_mlx.gemma import Answer, Gemma, Reply, Step
+from gemma_mlx.gemma import Gemma
 from gemma_mlx.tasks.conversation import Conversation
 
 
