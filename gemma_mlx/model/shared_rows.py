@@ -98,7 +98,10 @@ def attend_rows(queries: mx.array, rows: mx.array, blocks: list[QueryBlock]) -> 
             assert block.mask == "causal"
             scores = _causal(scores, length)
         weights = mx.softmax(scores, axis=-1, precise=True)
-        outputs.append((weights @ values).reshape(batch, heads, length, dims))  # [B, H, L, D]
+        output = (weights @ values).reshape(batch, heads, length, dims)  # [B, H, L, D]
+        if len(blocks) > 1:
+            mx.eval(output)  # or MLX would work on all blocks side by side, and hold the scores of every one
+        outputs.append(output)
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
