@@ -33,6 +33,7 @@ from gemma_mlx.inputs.image import BUDGETS, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.prompt import MediaSpan, PromptBuilder
 from gemma_mlx.model.gemma4 import Gemma4
+from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.weights import load_model
 
 MAX_TOKENS = 2048
@@ -52,27 +53,34 @@ class Score:
     logprobs: tuple[float, ...]
 
 
-def load(folder: str | os.PathLike[str] | None = None, *, dtype: mx.Dtype | None = None) -> Gemma:
+def load(
+    folder: str | os.PathLike[str] | None = None, *, dtype: mx.Dtype | None = None, kv_bits: int | None = None
+) -> Gemma:
     """The model in `folder`, ready to answer; without a folder, the one that `gemma_mlx.home.find_model` chooses.
 
-    Takes a folder in Google's released format or a converted one. Raises GemmaError in one line if it cannot be used.
+    Takes a folder in Google's released format or a converted one. With `kv_bits` 8 the full layers' cache takes about
+    half the bytes. Raises GemmaError in one line if it cannot be used.
     """
     found = find_model(folder)
     config = read_config(found)
+    check_kv_bits(config.text, kv_bits)
     if config.unknown_keys:
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
-    return Gemma(found, config, PromptBuilder.from_folder(found), load_model(found, config, dtype))
+    return Gemma(found, config, PromptBuilder.from_folder(found), load_model(found, config, dtype), kv_bits)
 
 
 class Gemma:
     """A loaded model. `stream` and `reply` answer messages, `score` judges an answer."""
 
-    def __init__(self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4) -> None:
+    def __init__(
+        self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4, kv_bits: int | None = None
+    ) -> None:
         self.folder = folder
         self.config = config
         self.prompts = prompts
         self.model = model
+        self.kv_bits = kv_bits
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
         self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
@@ -109,7 +117,7 @@ class Gemma:
 
     def session(self) -> Session:
         """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
-        return Session(self.model)
+        return Session(self.model, kv_bits=self.kv_bits)
 
     def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
         """`messages` with each picture and sound read and prepared, so that later turns need not do it again.
@@ -186,7 +194,7 @@ class Gemma:
             raise ContextError(
                 f"prompt and answer have {len(ids):,} tokens, more than the model's context; shorten them"
             )
-        caches, media = self.model.make_caches(), self.soft_tokens(prompt.spans)
+        caches, media = self.model.make_caches(self.kv_bits), self.soft_tokens(prompt.spans)
         images = [(item.start, item.stop) for item in media if item.is_image]
         found: list[float] = []
         for start, stop in chunk_bounds(0, len(ids), images, SCORE_TOKENS):
