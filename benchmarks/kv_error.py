@@ -1,7 +1,7 @@
 """What 8-bit rows on the full layers cost in exactness, against rows in the computing type.
 
-`answers_error` teacher-forces the greedy answers of a model over both kinds of rows; `layer_error` takes one full layer of
-any size with random weights and rows. `python -m benchmarks.kv_error CONFIG_FOLDER` prints one line of JSON for the
+`answers_error` teacher-forces the greedy answers of a model over both kinds of rows; `layer_error` takes one full layer
+of any size with random weights and rows. `python -m benchmarks.kv_error CONFIG_FOLDER` prints one line of JSON: for the
 miniature over its samples, and for a layer as CONFIG_FOLDER/config.json has it.
 """
 
