@@ -21,24 +21,28 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
 
 from gemma_mlx.checkpoint import read_headers
-from gemma_mlx.config import Config, TextConfig, read_config
-from gemma_mlx.errors import ContextError
+from gemma_mlx.config import Config, read_config
+from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.machine import Machine
 from gemma_mlx.model.cache import SLACK_TOKENS, STEP_TOKENS
 from gemma_mlx.model.masks import BlockSizes
+from gemma_mlx.model.quantized_cache import check_kv_bits
+from gemma_mlx.model.quantized_cache import row_bytes as cache_row_bytes
 from gemma_mlx.weights import computing_dtype
 
 RESERVE_BYTES = 1 << 28
 """Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait."""
 CACHE_BYTES = 1 << 29
 """At most so much of the memory that MLX has freed waits to be used again, where there is so much to spare."""
+RELEASED_DRAFTER_BYTES = 422_856_964 * 9 // 16
+"""google/gemma-4-12B-it-assistant at 4 bit in groups of 64."""
 LEAST_CONTEXT_TOKENS = 4096
 """A model that has no room for so many tokens is not worth loading."""
 
@@ -97,6 +101,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
+        """Whether the total and the reserve stay within the limit."""
         return self.missing_bytes == 0
 
     @contextmanager
@@ -129,6 +134,14 @@ class Planner:
     kv_bits: int | None = None
     drafter_bytes: int = 0
 
+    def with_8_bit_rows(self) -> Planner | None:
+        """The same with 8-bit rows; None where it has them already, or where this model's rows cannot be packed."""
+        try:
+            check_kv_bits(self.config.text, 8)
+        except UsageError:
+            return None
+        return replace(self, kv_bits=8) if self.kv_bits is None else None
+
     def plan(self, context_tokens: int) -> Plan:
         """The plan with the quickest pace that fits; where none does, that of the smallest."""
         plans = (self._plan(context_tokens, pace) for pace in PACES)
@@ -155,29 +168,29 @@ class Planner:
 
     def _refusal(self, plan: Plan, largest: int) -> str:
         advice = [f"{largest:,} tokens would fit"] if largest >= LEAST_CONTEXT_TOKENS else []
-        if self.kv_bits is None and (most := self._with_8_bit_rows().largest_context_tokens()) > largest:
+        packed = self.with_8_bit_rows()
+        if packed is not None and (most := packed.largest_context_tokens()) > largest:
             advice.append(f"{most:,} with --kv-bits 8")
         return (
-            f"{plan.context_tokens:,} tokens need {gigabytes(plan.total_bytes)} and a reserve of "
-            f"{gigabytes(RESERVE_BYTES)}, but {self.machine.name} gives {gigabytes(plan.limit_bytes)}: "
-            f"{gigabytes(plan.missing_bytes)} are missing; "
+            f"{plan.context_tokens:,} tokens need {readable(plan.total_bytes)} and a reserve of "
+            f"{readable(RESERVE_BYTES)}, but {self.machine.name} gives {readable(plan.limit_bytes)}: "
+            f"{readable(plan.missing_bytes)} are missing; "
             + (", ".join(advice) or "convert the model to fewer bits, or use a machine with more memory")
         )
-
-    def _with_8_bit_rows(self) -> Planner:
-        return Planner(self.config, self.stored, self.machine, self.dtype, 8, self.drafter_bytes)
 
     def _plan(self, context_tokens: int, pace: Pace) -> Plan:
         text, item_bytes = self.config.text, self.dtype.size
         window_bytes = 2 * text.num_key_value_heads * text.head_dim * item_bytes * text.sliding_layers  # of one row
-        row_bytes = full_row_bytes(text, item_bytes, self.kv_bits)
+        row_bytes = cache_row_bytes(text, item_bytes, self.kv_bits)
         rows = -(-context_tokens // STEP_TOKENS) * STEP_TOKENS
         return Plan(
             machine=self.machine,
             context_tokens=context_tokens,
             kv_bits=self.kv_bits,
             pace=pace,
-            weights_bytes=weights_bytes(self.config, self.stored, item_bytes),
+            # the full layers keep the weight of their query's norm in float32 (`decoder.FullAttention`)
+            weights_bytes=weights_bytes(self.stored, item_bytes)
+            + (4 - item_bytes) * text.global_head_dim * text.full_layers,
             full_cache_bytes=rows * row_bytes * text.full_layers,
             sliding_cache_bytes=(text.sliding_window - 1 + SLACK_TOKENS) * window_bytes,
             snapshot_bytes=pace.snapshots * min(text.sliding_window - 1, context_tokens) * window_bytes,
@@ -239,23 +252,11 @@ def stored_numbers(folder: Path) -> Stored:
     return counted
 
 
-def weights_bytes(config: Config, stored: Stored, item_bytes: int) -> int:
-    """What the weights take in memory: packed words as they are, all else in the computing type.
-
-    The full layers keep the weight of their query's norm in float32 (`decoder.FullAttention`).
-    """
-    norms_bytes = (4 - item_bytes) * config.text.global_head_dim * config.text.full_layers
-    return norms_bytes + sum(count * (4 if dtype == "U32" else item_bytes) for dtype, count in stored.items())
+def weights_bytes(stored: Stored, item_bytes: int) -> int:
+    """What weights take in memory: packed words as they are, all else in a computing type of `item_bytes`."""
+    return sum(count * (4 if dtype == "U32" else item_bytes) for dtype, count in stored.items())
 
 
-def full_row_bytes(text: TextConfig, item_bytes: int, kv_bits: int | None) -> int:
-    """A token's row on one full layer: 1,280 bytes in the 12B in bfloat16, 680 at 8 bit in groups of 64."""
-    row_dims = text.row_dims * text.num_global_key_value_heads
-    if kv_bits is None:
-        return row_dims * item_bytes
-    group_size = 64
-    return row_dims * kv_bits // 8 + 2 * item_bytes * row_dims // group_size
-
-
-def gigabytes(count_bytes: int) -> str:
-    return f"{count_bytes / 1e9:.2f} GB"
+def readable(count_bytes: int) -> str:
+    """12.34 GB, or 12.3 MB where that is less than one."""
+    return f"{count_bytes / 1e9:.2f} GB" if count_bytes >= 1e9 else f"{count_bytes / 1e6:.1f} MB"
