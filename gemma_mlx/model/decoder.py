@@ -21,6 +21,10 @@ from gemma_mlx.model.shared_rows import attend_rows, make_rows
 
 Cache = FullCache | QuantizedCache | SlidingCache
 
+LAZY_TOKENS = 16
+"""A longer chunk is evaluated layer by layer: then what one layer takes on the way is all that is ever taken, and can
+be planned (`gemma_mlx/memory.py`). For a few tokens the device would wait for the host more than it works."""
+
 
 def _split_heads(x: mx.array, heads: int) -> mx.array:
     return x.reshape(*x.shape[:2], heads, -1)  # [B, L, H, Dh]
@@ -186,7 +190,9 @@ class Decoder(nn.Module):
         """
         offset, length = caches[0].offset, x.shape[1]
         sliding = sliding_blocks(offset, length, self._config.sliding_window, images, block_sizes.sliding_tokens)
-        full = full_blocks(offset, length, block_sizes.full_tokens)
+        full = full_blocks(offset, length, block_sizes)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, cache, sliding if layer.is_sliding else full)
+            if length > LAZY_TOKENS:
+                mx.eval(x, cache.state())
         return self.norm(x)

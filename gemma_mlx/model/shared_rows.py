@@ -119,7 +119,10 @@ def attend_blocks(
             scores = _causal(scores, length)
         weights = mx.softmax(scores, axis=-1, precise=True)
         output = values_of(weights, block.key_start, block.key_stop)
-        outputs.append(output.reshape(batch, heads, length, dims))  # [B, H, L, D]
+        output = output.reshape(batch, heads, length, dims)  # [B, H, L, D]
+        if len(blocks) > 1:
+            mx.eval(output)  # or MLX would work on all blocks side by side, and hold the scores of every one
+        outputs.append(output)
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
