@@ -77,6 +77,17 @@ def test_long_contexts_are_summed_in_runs_to_the_same(tokens: int, length: int) 
     assert largest(found - attend_rows(queries, dequantized(rows), blocks)) < 1e-4
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("tokens", [40, 2 * RUN_TOKENS + 5])
+def test_everything_stays_in_the_computing_type(dtype: mx.Dtype, tokens: int) -> None:
+    """Mixed types would make MLX convert every scale at every step."""
+    cache = QuantizedCache(64, 32)
+    rows = cache.update(random_rows(tokens, 64, 32).astype(dtype))
+    assert {array.dtype for array in cache.state()} == {mx.uint32, dtype}
+    found = attend_packed_rows(random_queries(2, 64).astype(dtype), rows, blocks_of(tokens - 2, 2, 4))
+    assert found.dtype == dtype
+
+
 def test_a_query_sees_no_key_behind_its_position() -> None:
     tokens, length = 30, 6
     rows = random_rows(tokens, 128, 32)
