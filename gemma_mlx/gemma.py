@@ -33,7 +33,7 @@ from gemma_mlx.inputs.image import BUDGETS, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.prompt import MediaSpan, PromptBuilder
 from gemma_mlx.machine import Machine, this_machine
-from gemma_mlx.memory import Plan, Planner, stored_numbers
+from gemma_mlx.memory import PATCHES_AT_ONCE, Plan, Planner, stored_numbers
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.weights import computing_dtype, load_model
@@ -270,5 +270,10 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
 def _embed(model: Gemma4, span: MediaSpan, first: int, last: int) -> mx.array:
     media = span.media
     if isinstance(media, ImagePatches):
-        return model.embed_image(mx.array(media.patches[first:last]), mx.array(media.positions[first:last]))
+        parts = []
+        for start in range(first, last, PATCHES_AT_ONCE):
+            part = slice(start, min(start + PATCHES_AT_ONCE, last))
+            parts.append(model.embed_image(mx.array(media.patches[part]), mx.array(media.positions[part])))
+            mx.eval(parts[-1])
+        return mx.concatenate(parts)
     return model.embed_sound(mx.array(media[first:last]))

@@ -31,7 +31,7 @@ def mac(memory: str) -> Machine:
     A 16 GB Mac gives 11,453,246,122 bytes. Newer systems may give more, and a user can ask for more; where this
     program runs, `this_machine` reads what is true. Raises UsageError for what is not an amount of memory.
     """
-    found = re.fullmatch(r"(\d{1,4})\s*(?:GB|GiB|G)?", memory.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,4})\s*(?:GB|GiB|G)?", memory.strip(), re.IGNORECASE | re.ASCII)
     if not found or not 8 <= (count := int(found[1])) <= 1024:
         raise UsageError(f"{memory!r} is not the memory of a Mac: write 16GB, 24GB, ... up to 1024GB")
     memory_bytes = count << 30

@@ -12,6 +12,8 @@ takes, of L rows over S keys with item bytes a number. At 262,144 tokens, 512 ro
     on CPU, K and V of that block in one piece       2 x S x 512                                                537 MB
     queries, gate, up and what leads there           L x (5 x heads x 512 + 4 x 15,360 + 4 x 3,840)             121 MB
 
+A picture of 1,120 soft tokens is a chunk of its own; its MLPs still take 512 rows at once.
+
 The plan takes the first of `PACES` that fits. Checked against MLX's own counters by `gemma-mlx bench memory`.
 """
 
@@ -32,6 +34,7 @@ from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.machine import Machine
 from gemma_mlx.model.cache import SLACK_TOKENS, STEP_TOKENS
+from gemma_mlx.model.decoder import MLP_TOKENS
 from gemma_mlx.model.masks import BlockSizes
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.model.quantized_cache import row_bytes as cache_row_bytes
@@ -39,6 +42,8 @@ from gemma_mlx.weights import computing_dtype
 
 RESERVE_BYTES = 1 << 28
 """Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait."""
+PATCHES_AT_ONCE = 256
+"""Of a picture, so many patches of 6,912 numbers are embedded together."""
 CACHE_BYTES = 1 << 29
 """At most so much of the memory that MLX has freed waits to be used again, where there is so much to spare."""
 RELEASED_DRAFTER_BYTES = 422_856_964 * 9 // 16
@@ -62,7 +67,7 @@ class Pace:
 PACES = (
     Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=2),
     Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=1),
-    Pace(256, BlockSizes(full_pairs=1 << 20), snapshots=1),
+    Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=0),
     Pace(256, BlockSizes(full_pairs=1 << 20), snapshots=0),
 )
 """From the quickest to the smallest."""
@@ -212,9 +217,10 @@ class Planner:
         keys = min(context_tokens, text.sliding_window - 1 + rows)
         sliding = 2 * heads * pace.block_sizes.sliding_tokens * keys + 2 * 3 * keys * kv_heads * dims
         sliding += rows * (5 * heads * dims + 6 * kv_heads * dims)
-        rest = rows * (4 * text.intermediate_size + 4 * text.hidden_size)
-        picture = min(context_tokens, max(BUDGETS)) * (4 * config.vision.patch_dims + 2 * 4 * text.hidden_size)
-        return (max(full, sliding) + rest) * self.dtype.size + picture
+        mlp = 4 * min(rows, MLP_TOKENS) * text.intermediate_size
+        # Patches come in float32; where their norm is not one kernel, as on CPU, it takes nine arrays of them.
+        embeddings_bytes = 36 * min(rows, PATCHES_AT_ONCE) * config.vision.patch_dims + 16 * rows * text.hidden_size
+        return max((max(full, sliding) + mlp + 4 * rows * text.hidden_size) * self.dtype.size, embeddings_bytes)
 
     def _decode_bytes(self, context_tokens: int) -> int:
         """What one token takes: the scores of one full layer, and a few rows of the whole vocabulary."""
@@ -224,7 +230,7 @@ class Planner:
         """Numbers that a full layer holds for a block: scores twice; on CPU, K and V in one piece each."""
         text = self.config.text
         if self.kv_bits is not None:  # two parts of the scores are added up; packed rows are read as they lie
-            return 3 * text.num_attention_heads * queries * keys
+            return 7 * text.num_attention_heads * queries * keys // 2
         copies = 2 * text.num_global_key_value_heads * text.global_head_dim * keys if self.machine.is_cpu else 0
         return 2 * text.num_attention_heads * queries * keys + copies
 

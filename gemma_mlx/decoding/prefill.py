@@ -57,13 +57,14 @@ def forward_chunk(
 ) -> mx.array:
     """Runs the positions of `ids` from the caches' offset to `stop`; returns their hidden states [1, L, D].
 
-    Neither end may lie inside an image. Nothing is evaluated yet: evaluate the caches' state, and of the hidden states
+    Neither end may lie inside an image. Not all is evaluated yet: evaluate the caches' state, and of the hidden states
     what is needed, then let go of them, or they keep the caches' buffers from being written in place.
     """
     start = caches[0].offset
     inside = [item for item in media if item.start < stop and item.stop > start]
     images = [(item.start, item.stop) for item in inside if item.is_image]
     embeddings = model.embed(ids[start:stop], [_part(item, start, stop) for item in inside])
+    mx.eval(embeddings)  # before the first layer takes its own scratch
     return model(embeddings, caches, images, block_sizes)
 
 

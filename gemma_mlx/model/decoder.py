@@ -24,6 +24,9 @@ Cache = FullCache | QuantizedCache | SlidingCache
 LAZY_TOKENS = 16
 """A longer chunk is evaluated layer by layer: then what one layer takes on the way is all that is ever taken, and can
 be planned (`gemma_mlx/memory.py`). For a few tokens the device would wait for the host more than it works."""
+MLP_TOKENS = 512
+"""Tokens that an MLP takes at once: its inner rows are four times as wide as all else, and a picture, which is a chunk
+of its own, may have 1,120."""
 
 
 def _split_heads(x: mx.array, heads: int) -> mx.array:
@@ -139,7 +142,13 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(_gated(self.gate_proj(x), self.up_proj(x)))
+        if x.shape[1] <= MLP_TOKENS:
+            return self.down_proj(_gated(self.gate_proj(x), self.up_proj(x)))
+        parts = []
+        for start in range(0, x.shape[1], MLP_TOKENS):
+            parts.append(self(x[:, start : start + MLP_TOKENS]))
+            mx.eval(parts[-1])
+        return mx.concatenate(parts, axis=1)
 
 
 class DecoderLayer(nn.Module):

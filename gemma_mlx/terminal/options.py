@@ -26,7 +26,7 @@ def _detail(value: int | None) -> int | None:
 
 def tokens(text: str) -> int:
     """A number of tokens: 262144, 262,144 or 256k."""
-    found = re.fullmatch(r"(\d{1,9})(k?)", text.strip().lower().replace(",", "").replace("_", ""))
+    found = re.fullmatch(r"([0-9]{1,9})(k?)", text.strip().lower().replace(",", "").replace("_", ""))
     if not found or not int(found[1]):
         raise typer.BadParameter(f"{text!r} is not a number of tokens: write 32768 or 32k")
     return int(found[1]) * (1024 if found[2] else 1)
