@@ -14,7 +14,7 @@ from gemma_mlx.config import read_config
 from gemma_mlx.decoding.generate import generate
 from gemma_mlx.decoding.prefill import finish_chunk, forward_chunk
 from gemma_mlx.decoding.sampling import Sampler, Sampling
-from gemma_mlx.model.cache import SlidingCache
+from gemma_mlx.model.cache import SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.masks import BlockSizes
 from gemma_mlx.weights import load_model
@@ -45,9 +45,7 @@ class OwnModel:
             self._model, self._config, self._caches, settings.filled_tokens, settings.context_tokens, settings.seed
         )
         for _ in range(settings.snapshots):
-            taken = [cache.snapshot() for cache in self._caches if isinstance(cache, SlidingCache)]
-            mx.eval([[snapshot.keys, snapshot.values] for snapshot in taken])
-            self._held.append(taken)
+            self._held.append([_copied(cache.snapshot()) for cache in self._caches if isinstance(cache, SlidingCache)])
 
     def decode(self, tokens: int) -> None:
         sampler = Sampler(Sampling(temperature=0), self._config.vocab_size)
@@ -61,6 +59,13 @@ class OwnModel:
         last = hidden[:, -1:]
         del hidden
         finish_chunk(self._caches, last)
+
+
+def _copied(snapshot: SlidingSnapshot) -> list[mx.array]:
+    """Keys and values in memory of their own: several snapshots of one moment would share what they hold."""
+    arrays = [mx.concatenate([one[..., :1, :], one[..., 1:, :]], axis=2) for one in (snapshot.keys, snapshot.values)]
+    mx.eval(arrays)
+    return arrays
 
 
 if __name__ == "__main__":

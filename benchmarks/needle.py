@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
+from gemma_mlx.inputs.prompt import PromptBuilder
 
 ANSWER_TOKENS = 32
 SENTENCE_TOKENS = 6
@@ -31,10 +33,12 @@ class Needle:
     context_tokens: int
     """Prompt and room for the answer together."""
     depth: float
-    prompt_tokens: int
+    prompt_tokens: int | None
     found: bool
     answer: str
     time_s: float
+    error: str | None = None
+    """Why there is no answer."""
 
 
 def search(gemma: Gemma, contexts: Sequence[int], depths: Sequence[float], seed: int) -> Iterator[Needle]:
@@ -43,42 +47,45 @@ def search(gemma: Gemma, contexts: Sequence[int], depths: Sequence[float], seed:
         for depth in depths:
             chance = random.Random(f"{seed} {context} {depth}")
             number = str(chance.randrange(100_000, 1_000_000))
-            messages = haystack(gemma, context - ANSWER_TOKENS, depth, number, chance)
+            messages = haystack(gemma.prompts, context - ANSWER_TOKENS, depth, number, chance)
             started_s = time.perf_counter()
-            reply = gemma.reply(messages, sampling=gemma.sampling(temperature=0), max_tokens=ANSWER_TOKENS)
+            try:
+                reply = gemma.reply(messages, sampling=gemma.sampling(temperature=0), max_tokens=ANSWER_TOKENS)
+            except GemmaError as error:
+                yield Needle(context, depth, None, False, "", time.perf_counter() - started_s, str(error))
+                continue
             took_s = time.perf_counter() - started_s
             yield Needle(context, depth, reply.prompt_tokens, number in reply.text, reply.text, took_s)
 
 
-def shortest_context(gemma: Gemma) -> int:
+def shortest_context(prompts: PromptBuilder) -> int:
     """What the question, the sentence with the number and the answer need without any text around them."""
-    return len(gemma.prompts.build(_messages("", "123456", 0))) + ANSWER_TOKENS + 1
+    return len(prompts.build(_messages("", "999999", 0))) + ANSWER_TOKENS
 
 
-def haystack(gemma: Gemma, tokens: int, depth: float, number: str, chance: random.Random) -> list[dict[str, str]]:
+def haystack(
+    prompts: PromptBuilder, tokens: int, depth: float, number: str, chance: random.Random
+) -> list[dict[str, str]]:
     """Messages whose prompt has `tokens` tokens, or a few less where no cut of the text gives exactly that many."""
-    ids = gemma.prompts.tokenizer.encode(_filler(tokens // SENTENCE_TOKENS + 1, chance))
+    tokenizer = prompts.tokenizer
+    ids = tokenizer.encode(_filler(tokens // SENTENCE_TOKENS + 1, chance))
+
+    def cut(take: int) -> list[dict[str, str]]:
+        return _messages(tokenizer.decode(ids[:take]), number, depth)
+
     take = best = 0
     for _ in range(24):
-        missing = tokens - _prompt_tokens(gemma, ids, take, depth, number)
+        missing = tokens - len(prompts.build(cut(take)))
         if missing >= 0:
             best = max(best, take)
         if missing == 0:
             break
         take = min(len(ids), max(0, take + missing))
-    return _cut(gemma, ids, best, depth, number)
-
-
-def _prompt_tokens(gemma: Gemma, ids: Sequence[int], take: int, depth: float, number: str) -> int:
-    return len(gemma.prompts.build(_cut(gemma, ids, take, depth, number)))
-
-
-def _cut(gemma: Gemma, ids: Sequence[int], take: int, depth: float, number: str) -> list[dict[str, str]]:
-    """The first `take` of `ids` as text, with the number's sentence between two sentences at about `depth` of it."""
-    return _messages(gemma.prompts.tokenizer.decode(list(ids[:take])), number, depth)
+    return cut(best)
 
 
 def _messages(text: str, number: str, depth: float) -> list[dict[str, str]]:
+    """A turn of `text` with the number's sentence after the one that ends last before `depth` of it."""
     place = text.rfind(". ", 0, int(len(text) * depth) + 1) + 1  # 0 where no sentence ends before
     needle = f"The number that opens the green gate is {number}."
     told = " ".join(part for part in (text[:place], needle, text[place:].strip()) if part)

@@ -13,6 +13,10 @@ FILE = "memory.json"
 _FREE = ("machine", "python_version", "gemma_mlx_version", "points", "needle")
 """What may differ between runs whose points stand in one report: the machine may have got a new name."""
 
+_TOLD = {"model", "miniature", "machine", "device", "dtype", "kv_bits", "mlx_version", "gemma_mlx_version"}
+_DRAWN = {"mac_limits_bytes", "points"}
+_OF_POINT = {"context_tokens", "layout"}
+
 
 def read_report(file: Path) -> Report:
     """The report in `file`. Raises UsageError where there is none."""
@@ -20,8 +24,8 @@ def read_report(file: Path) -> Report:
         report = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"cannot read a report from {str(file)!r} ({error}); name a {FILE} of bench memory") from None
-    points = report.get("points") if isinstance(report, dict) and report.get("benchmark") == "memory" else None
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+    whole = isinstance(report, dict) and report.keys() >= _TOLD | _DRAWN and isinstance(report["points"], list)
+    if not whole or not all(isinstance(point, dict) and point.keys() >= _OF_POINT for point in report["points"]):
         raise UsageError(f"{str(file)!r} is no report of a memory benchmark; name a {FILE} of bench memory")
     return dict(report)
 

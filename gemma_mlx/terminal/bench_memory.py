@@ -30,6 +30,9 @@ class MemoryRun:
         self._series, self._output, self._depths = series, output, depths
         self._points = plan_series(series)
         self._file = folder / FILE if folder else None
+        self._contexts = sorted({point.settings.context_tokens for point in self._points})
+        if depths:
+            self._check_needle()
         facts = series_facts(series, self._points)
         self._report = continued(self._file, facts) if self._file else {**facts, "points": [], "needle": []}
         if facts["miniature"]:
@@ -61,20 +64,26 @@ class MemoryRun:
         self._keep()
         self._output.note(f"{name}: {_outcome(found)}")
 
+    def _check_needle(self) -> None:
+        from benchmarks.needle import shortest_context
+        from gemma_mlx.inputs.prompt import PromptBuilder
+
+        needed = shortest_context(PromptBuilder.from_folder(self._series.folder))
+        if self._contexts[0] < needed:
+            raise UsageError(f"--needle needs contexts of at least {needed:,} tokens, not {self._contexts[0]:,}")
+
     def _search(self) -> None:
         from dataclasses import asdict
 
         from benchmarks.memory import SEED
-        from benchmarks.needle import search, shortest_context
+        from benchmarks.needle import search
         from gemma_mlx.gemma import load
 
         self._output.status("loading for the needle ...")
         gemma = load(self._series.folder)
-        contexts = sorted({point.settings.context_tokens for point in self._points})
-        if contexts[0] < shortest_context(gemma):
-            raise UsageError(f"--needle needs a context of at least {shortest_context(gemma):,} tokens")
+        self._output.clear_status()
         self._report["needle"] = []
-        for cell in search(gemma, contexts, self._depths, SEED):
+        for cell in search(gemma, self._contexts, self._depths, SEED):
             self._report["needle"].append(asdict(cell))
             self._keep()
             came = "found" if cell.found else "not found"
