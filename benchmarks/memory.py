@@ -16,10 +16,12 @@ from typing import Any
 from benchmarks.machine import fingerprint, machine_name, mlx_version, on_cpu
 from benchmarks.peer_point import PEERS, PREFILL_TOKENS
 from benchmarks.point import DTYPES, PointSettings
-from benchmarks.stand_in_plan import Machine, Plan, mac, plan_folder, this_machine
 from gemma_mlx import __version__
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.errors import UsageError
+from gemma_mlx.machine import Machine, mac, this_machine
+from gemma_mlx.memory import plan_folder
+from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.weights import computing_dtype
 
 CONTEXTS = (4096, 32_768, 65_536, 131_072, 262_144)
@@ -70,6 +72,7 @@ def plan_series(series: Series) -> list[PlannedPoint]:
     if series.kv_bits and "plain" in series.layouts:
         raise UsageError("--kv-bits is for our rows only; add --layouts shared")
     text = read_config(series.folder).text
+    check_kv_bits(text, series.kv_bits)
     contexts = _contexts(series.contexts, text)
     machine = mac(series.memory) if series.memory else this_machine()
     return [
@@ -91,7 +94,7 @@ def _contexts(asked: Sequence[int] | None, text: TextConfig) -> list[int]:
 
 def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int, layout: str) -> PlannedPoint:
     dtype = DTYPES[series.dtype] if series.dtype else computing_dtype()
-    plan: Plan = plan_folder(
+    plan = plan_folder(
         series.folder,
         machine,
         context_tokens=context,
@@ -133,7 +136,7 @@ def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, An
     return {
         "benchmark": "memory",
         "model": series.folder.resolve().name,
-        "miniature": read_config(series.folder).text.hidden_size < 1024,
+        "miniature": read_config(series.folder).is_miniature,
         "fingerprint": fingerprint(series.folder),
         "planned_for": machine.name,
         "limit_bytes": machine.limit_bytes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
@@ -37,8 +36,7 @@ class OwnModel:
             use_plain_layout(self._model)
             self._caches = make_plain_caches(self._model, self._config.global_head_dim)
         else:
-            make_caches: Any = self._model.make_caches
-            self._caches = make_caches(settings.kv_bits) if settings.kv_bits else make_caches()
+            self._caches = self._model.make_caches(settings.kv_bits)
 
     def fill(self, settings: PointSettings) -> None:
         fill_caches(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gemma_mlx.errors import UsageError
@@ -42,3 +44,15 @@ def recipe_named(name: str) -> Recipe:
 def module_kind(name: str) -> str:
     """ "gate_proj" for "language_model.layers.3.mlp.gate_proj.weight"."""
     return name.split(".")[-2]
+
+
+def stored_by_recipe(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> dict[str, int]:
+    """How many numbers of each type a conversion writes for tensors of `shapes` by canonical name."""
+    stored = {"U32": 0, "BF16": 0}
+    for name, shape in shapes.items():
+        numbers = math.prod(shape)
+        if recipe.group_size is not None and recipe.packs(name):
+            stored["U32"] += numbers * recipe.bits // 32
+            numbers = 2 * (numbers // recipe.group_size)  # a scale and a bias each
+        stored["BF16"] += numbers
+    return stored

@@ -87,6 +87,10 @@ class Answer:
         self._first_s = self._last_s = self._started_s
 
     def __iter__(self) -> Iterator[Step]:
+        with self._gemma.plan.limits():
+            yield from self._steps_as_they_come()
+
+    def _steps_as_they_come(self) -> Iterator[Step]:
         gemma, session = self._gemma, self._session
         mx.reset_peak_memory()
         hidden, self._reused_tokens = session.prefill(

@@ -116,6 +116,11 @@ class Config:
     quantization: Quantization | None
     unknown_keys: tuple[str, ...]
 
+    @property
+    def is_miniature(self) -> bool:
+        """Whether this is a toy of the architecture and not Gemma 4 12B."""
+        return self.text.hidden_size < 1024
+
 
 def canonical_name(name: str) -> str:
     """The path of tensor or module `name` in our modules, from any of the spellings that are in the wild.

@@ -32,13 +32,16 @@ from gemma_mlx.home import find_model
 from gemma_mlx.inputs.image import BUDGETS, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.prompt import MediaSpan, PromptBuilder
+from gemma_mlx.machine import Machine, this_machine
+from gemma_mlx.memory import Plan, Planner, stored_numbers
 from gemma_mlx.model.gemma4 import Gemma4
-from gemma_mlx.weights import load_model
+from gemma_mlx.model.quantized_cache import check_kv_bits
+from gemma_mlx.weights import computing_dtype, load_model
 
 MAX_TOKENS = 2048
 """How long an answer may get when nobody says so."""
 
-SCORE_TOKENS = 64
+SCORE_TOKENS = 16
 """Positions scored at once: each needs a row of 262,144 numbers."""
 
 Messages = Sequence[Mapping[str, Any]]
@@ -52,27 +55,45 @@ class Score:
     logprobs: tuple[float, ...]
 
 
-def load(folder: str | os.PathLike[str] | None = None, *, dtype: mx.Dtype | None = None) -> Gemma:
+def load(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    context_tokens: int | None = None,
+    kv_bits: int | None = None,
+    dtype: mx.Dtype | None = None,
+    machine: Machine | None = None,
+) -> Gemma:
     """The model in `folder`, ready to answer; without a folder, the one that `gemma_mlx.home.find_model` chooses.
 
-    Takes a folder in Google's released format or a converted one. Raises GemmaError in one line if it cannot be used.
+    Takes a folder in Google's released format or a converted one. Before any weight is read, the memory plan for
+    `context_tokens` positions is made, by default for as many as fit this machine; prompts and answers stay within it.
+    With `kv_bits` 8 the full layers' cache takes about half the bytes. Raises ContextError if it does not fit, and
+    GemmaError in one line if the folder cannot be used.
     """
     found = find_model(folder)
     config = read_config(found)
+    check_kv_bits(config.text, kv_bits)
     if config.unknown_keys:
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
-    return Gemma(found, config, PromptBuilder.from_folder(found), load_model(found, config, dtype))
+    dtype = dtype or computing_dtype()
+    planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits)
+    plan = planner.require(context_tokens)
+    prompts = PromptBuilder.from_folder(found)
+    with plan.limits():
+        model = load_model(found, config, dtype)
+    return Gemma(found, config, prompts, model, plan)
 
 
 class Gemma:
     """A loaded model. `stream` and `reply` answer messages, `score` judges an answer."""
 
-    def __init__(self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4) -> None:
+    def __init__(self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4, plan: Plan) -> None:
         self.folder = folder
         self.config = config
         self.prompts = prompts
         self.model = model
+        self.plan = plan
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
         self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
@@ -100,7 +121,7 @@ class Gemma:
     @property
     def miniature(self) -> bool:
         """Whether this is a toy of the architecture and not Gemma 4 12B."""
-        return self.config.text.hidden_size < 1024
+        return self.config.is_miniature
 
     def sampling(self, **asked: float | int | None) -> Sampling:
         """The checkpoint's own sampling (`generation_config.json`) with what is `asked` for and not None in place."""
@@ -109,7 +130,10 @@ class Gemma:
 
     def session(self) -> Session:
         """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
-        return Session(self.model)
+        pace = self.plan.pace
+        return Session(
+            self.model, chunk_tokens=pace.chunk_tokens, block_sizes=pace.block_sizes, kv_bits=self.plan.kv_bits
+        )
 
     def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
         """`messages` with each picture and sound read and prepared, so that later turns need not do it again.
@@ -182,22 +206,28 @@ class Gemma:
         tokenizer = self.prompts.tokenizer
         answer_ids = [*tokenizer.encode(tokenizer.guard(answer)), tokenizer.special.turn_close]
         ids = [*prompt.ids, *answer_ids]
-        if len(ids) > self.config.text.max_position_embeddings:
+        if len(ids) > self.plan.context_tokens:
             raise ContextError(
-                f"prompt and answer have {len(ids):,} tokens, more than the model's context; shorten them"
+                f"prompt and answer have {len(ids):,} tokens, more than the context of {self.plan.context_tokens:,}; "
+                "shorten them"
             )
-        caches, media = self.model.make_caches(), self.soft_tokens(prompt.spans)
+        with self.plan.limits():
+            return Score(tuple(answer_ids), tuple(self._score(ids, len(prompt), self.soft_tokens(prompt.spans))))
+
+    def _score(self, ids: list[int], prompt_tokens: int, media: list[SoftTokens]) -> list[float]:
+        """The log-probability of each of `ids` behind the first `prompt_tokens`."""
+        caches = self.model.make_caches(self.plan.kv_bits)
         images = [(item.start, item.stop) for item in media if item.is_image]
         found: list[float] = []
         for start, stop in chunk_bounds(0, len(ids), images, SCORE_TOKENS):
-            hidden = forward_chunk(self.model, caches, ids, media, stop)
-            first = max(start, len(prompt) - 1)  # this position predicts the answer's first token
+            hidden = forward_chunk(self.model, caches, ids, media, stop, self.plan.pace.block_sizes)
+            first = max(start, prompt_tokens - 1)  # this position predicts the answer's first token
             following = ids[first + 1 : stop + 1]
             logprobs = self._logprobs(hidden[0, first - start :][: len(following)], following) if following else None
             del hidden
             finish_chunk(caches, logprobs)
             found += [] if logprobs is None else cast("list[float]", logprobs.tolist())
-        return Score(tuple(answer_ids), tuple(found))
+        return found
 
     def _logprobs(self, hidden: mx.array, ids: Sequence[int]) -> mx.array:
         """The log-probability [L] of each of `ids`, from the hidden states [L, D] of the positions before them."""
@@ -207,10 +237,12 @@ class Gemma:
 
     def _room(self, prompt_tokens: int, needed_tokens: int) -> int:
         """How many tokens may follow a prompt. Raises ContextError where that is less than needed."""
-        context = self.config.text.max_position_embeddings
+        context = self.plan.context_tokens
         if context - prompt_tokens < needed_tokens:
+            own = self.config.text.max_position_embeddings
+            whose = "the model's context" if context == own else f"the context planned (of the model's {own:,})"
             raise ContextError(
-                f"the prompt has {prompt_tokens:,} tokens and needs {needed_tokens:,} more, but the model's context is "
+                f"the prompt has {prompt_tokens:,} tokens and needs {needed_tokens:,} more, but {whose} is "
                 f"{context:,}; shorten the text, or attach fewer or coarser pictures"
             )
         return context - prompt_tokens

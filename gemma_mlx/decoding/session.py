@@ -19,7 +19,7 @@ import mlx.core as mx
 
 from gemma_mlx.decoding.generate import settle
 from gemma_mlx.decoding.prefill import CHUNK_TOKENS, SoftTokens, chunk_bounds, finish_chunk, forward_chunk
-from gemma_mlx.model.cache import FullCache, SlidingCache, SlidingSnapshot
+from gemma_mlx.model.cache import SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
@@ -38,16 +38,22 @@ class Session:
     """The caches of one conversation and what is in them."""
 
     def __init__(
-        self, model: Gemma4, *, chunk_tokens: int = CHUNK_TOKENS, block_sizes: BlockSizes | None = None
+        self,
+        model: Gemma4,
+        *,
+        chunk_tokens: int = CHUNK_TOKENS,
+        block_sizes: BlockSizes | None = None,
+        kv_bits: int | None = None,
     ) -> None:
         self._model = model
+        self._kv_bits = kv_bits
         self._chunk_tokens = chunk_tokens
         self._block_sizes = block_sizes
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.caches: list[Cache] = self._model.make_caches()
+        self.caches: list[Cache] = self._model.make_caches(self._kv_bits)
         self._keys: list[Key] = []
         self._snapshot: _Snapshot | None = None
 
@@ -81,7 +87,7 @@ class Session:
         keys = _keys(ids, media)
         reused = self._keep(keys)
         for cache in self.caches:
-            if isinstance(cache, FullCache):
+            if not isinstance(cache, SlidingCache):
                 cache.reserve(len(ids) + reserve_tokens)
         last: mx.array | None = None
         images = [(item.start, item.stop) for item in media if item.is_image]

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+STEP_TOKENS = 1024
+"""A full cache grows by this many rows."""
 SLACK_TOKENS = 64
 """Rows beyond the window in a sliding cache: at least its last update can always be rewound, if no longer than this."""
 
@@ -40,7 +42,7 @@ def _moved(rows: mx.array, capacity: int) -> mx.array:
 class FullCache:
     """One row per position, for ever: key and value of a full layer overlap in it (`shared_rows.py`)."""
 
-    def __init__(self, step_tokens: int = 1024) -> None:
+    def __init__(self, step_tokens: int = STEP_TOKENS) -> None:
         self.offset = 0
         self._step_tokens = step_tokens
         self._reserved_tokens = 0
@@ -51,19 +53,29 @@ class FullCache:
         return 0 if self._rows is None else self._rows.nbytes
 
     def reserve(self, tokens: int) -> None:
-        """The next time the buffer grows, it has room for `tokens` positions at once."""
+        """Afterwards there is room for `tokens` positions; a cache that is still empty makes it at its first update.
+
+        What is kept is copied here and now, so that of several caches one after the other holds two buffers.
+        """
         self._reserved_tokens = tokens
+        if self._rows is not None and tokens > self._rows.shape[2]:
+            self._grow(self._rows[..., : self.offset, :], tokens)
 
     def update(self, rows: mx.array) -> mx.array:
         """Appends `rows` [B, K, L, R] and returns all of them, [B, K, S, R]."""
         end = self.offset + rows.shape[2]
-        if self._rows is None or end > self._rows.shape[2]:
-            steps = -(-max(end, self._reserved_tokens) // self._step_tokens)
-            kept = rows[..., :0, :] if self._rows is None else self._rows[..., : self.offset, :]
-            self._rows = _moved(kept, steps * self._step_tokens)
+        if self._rows is None:
+            self._grow(rows[..., :0, :], max(end, self._reserved_tokens))
+        elif end > self._rows.shape[2]:
+            self._grow(self._rows[..., : self.offset, :], end)
+        assert self._rows is not None
         self._rows = _written(self._rows, rows, self.offset)
         self.offset = end
         return self._rows[..., :end, :]
+
+    def _grow(self, kept: mx.array, tokens: int) -> None:
+        self._rows = _moved(kept, -(-tokens // self._step_tokens) * self._step_tokens)
+        mx.eval(self._rows)
 
     def rewind(self, tokens: int) -> None:
         """Forgets the last `tokens` positions."""

@@ -15,10 +15,15 @@ import mlx.nn as nn
 from gemma_mlx.config import TextConfig
 from gemma_mlx.model.cache import FullCache, SlidingCache
 from gemma_mlx.model.masks import BlockSizes, QueryBlock, full_blocks, sliding_blocks
+from gemma_mlx.model.quantized_cache import QuantizedCache, attend_packed_rows, check_kv_bits
 from gemma_mlx.model.rope import Rope
 from gemma_mlx.model.shared_rows import attend_rows, make_rows
 
-Cache = FullCache | SlidingCache
+Cache = FullCache | QuantizedCache | SlidingCache
+
+LAZY_TOKENS = 16
+"""A longer chunk is evaluated layer by layer: then what one layer takes on the way is all that is ever taken, and can
+be planned (`gemma_mlx/memory.py`). For a few tokens the device would wait for the host more than it works."""
 
 
 def _split_heads(x: mx.array, heads: int) -> mx.array:
@@ -102,15 +107,19 @@ class FullAttention(nn.Module):
         self._output_order = order
 
     def __call__(self, x: mx.array, cache: Cache, blocks: list[QueryBlock]) -> mx.array:
-        assert isinstance(cache, FullCache)
+        assert not isinstance(cache, SlidingCache)
         offset = cache.offset
         queries = self.q_norm(_split_heads(self.q_proj(x), self._heads)).swapaxes(1, 2)  # [B, H, L, Dh]
         queries = self._rope(queries.astype(x.dtype), offset)
         raw = _split_heads(self.k_proj(x), self._kv_heads).swapaxes(1, 2)  # [B, K, L, Dh]
         normed = mx.fast.rms_norm(raw, None, self._eps)
         turned = self._rope(self.k_norm(raw)[..., : self._rotated_dims], offset)  # [B, K, L, R]
-        rows = cache.update(make_rows(normed, turned))  # [B, K, S, Dh+R]
-        output = _join_heads(attend_rows(queries, rows, blocks))
+        rows = make_rows(normed, turned)  # [B, K, L, Dh+R]
+        if isinstance(cache, QuantizedCache):
+            output = attend_packed_rows(queries, cache.update(rows), blocks)  # [B, H, L, Dh]
+        else:
+            output = attend_rows(queries, cache.update(rows), blocks)
+        output = _join_heads(output)
         if self._output_order is not None:
             output = output[..., self._output_order]
         return self.o_proj(output)
@@ -157,14 +166,20 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self._window = config.sliding_window
+        self._config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [DecoderLayer(config, index) for index in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def make_caches(self) -> list[Cache]:
-        """One empty cache per layer."""
-        return [SlidingCache(self._window) if layer.is_sliding else FullCache() for layer in self.layers]
+    def make_caches(self, kv_bits: int | None = None) -> list[Cache]:
+        """One empty cache per layer; with `kv_bits` 8 the full layers quantize their rows, or UsageError is raised."""
+        config = self._config
+        check_kv_bits(config, kv_bits)
+
+        def full_cache() -> Cache:
+            return FullCache() if kv_bits is None else QuantizedCache(config.global_head_dim, config.rotated_dims)
+
+        return [SlidingCache(config.sliding_window) if layer.is_sliding else full_cache() for layer in self.layers]
 
     def __call__(
         self, x: mx.array, caches: list[Cache], images: Sequence[tuple[int, int]], block_sizes: BlockSizes
@@ -174,8 +189,10 @@ class Decoder(nn.Module):
         `images` are the (start, stop) positions of the images that lie in this chunk, whole.
         """
         offset, length = caches[0].offset, x.shape[1]
-        sliding = sliding_blocks(offset, length, self._window, images, block_sizes.sliding_tokens)
-        full = full_blocks(offset, length, block_sizes.full_tokens)
+        sliding = sliding_blocks(offset, length, self._config.sliding_window, images, block_sizes.sliding_tokens)
+        full = full_blocks(offset, length, block_sizes)
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, cache, sliding if layer.is_sliding else full)
+            if length > LAZY_TOKENS:
+                mx.eval(x, cache.state())
         return self.norm(x)

@@ -43,9 +43,9 @@ class Gemma4(nn.Module):
         """The type that everything is computed in."""
         return self.language_model.norm.weight.dtype
 
-    def make_caches(self) -> list[Cache]:
-        """One empty cache per layer."""
-        return self.language_model.make_caches()
+    def make_caches(self, kv_bits: int | None = None) -> list[Cache]:
+        """One empty cache per layer; with `kv_bits` 8 the full layers quantize their rows, or UsageError is raised."""
+        return self.language_model.make_caches(kv_bits)
 
     def embed_tokens(self, ids: mx.array) -> mx.array:
         """Ids [B, L] -> rows of the token table times sqrt(D), rounded to the computing type first as Google does.

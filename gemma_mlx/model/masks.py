@@ -36,13 +36,16 @@ class BlockSizes:
     """How many queries meet their keys at once, per layer type. Scratch grows with them, speed too."""
 
     full_tokens: int = 256
-    """At most; over long contexts fewer, see `FULL_BLOCK_PAIRS`."""
+    """At most; over long contexts fewer, so that `full_pairs` holds."""
+    full_pairs: int = 1 << 21
+    """Pairs of query and key that a full layer scores at once: 256 queries over 8,192 keys, 8 over 262,144. With 16
+    heads in bfloat16 their scores take 67 MB, whatever the context; and 8 queries of 16 heads are 128 rows, enough for
+    a matrix product to work more than it reads."""
     sliding_tokens: int = 256
 
-
-FULL_BLOCK_PAIRS = 1 << 23
-"""Pairs of query and key that a full layer scores at once: 256 queries over 32,768 keys, 32 over 262,144. With 16
-heads in bfloat16 their scores take 268 MB, whatever the context."""
+    def full_block_tokens(self, keys: int) -> int:
+        """How many queries a full layer takes at once over `keys` keys."""
+        return max(1, min(self.full_tokens, self.full_pairs // keys))
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ class QueryBlock:
     mask: mx.array | str | None
 
 
-def full_blocks(offset: int, length: int, block_tokens: int) -> list[QueryBlock]:
+def full_blocks(offset: int, length: int, block_sizes: BlockSizes) -> list[QueryBlock]:
     """The blocks of a full layer for a chunk of `length` queries at `offset`: keys up to the causal bound."""
     blocks = []
-    block_tokens = max(1, min(block_tokens, FULL_BLOCK_PAIRS // (offset + length)))
+    block_tokens = block_sizes.full_block_tokens(offset + length)
     for start in range(0, length, block_tokens):
         stop = min(start + block_tokens, length)
         blocks.append(QueryBlock(start, stop, 0, offset + stop, "causal" if stop - start > 1 else None))

@@ -17,6 +17,8 @@ bit; where a quantization group is wider than such a block, the attention's outp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
@@ -80,25 +82,47 @@ def make_rows(normed: mx.array, rotated_keys: mx.array) -> mx.array:
 
 
 def attend_rows(queries: mx.array, rows: mx.array, blocks: list[QueryBlock]) -> mx.array:
-    """Attention of `queries` [B, H, L, D] over `rows` [B, K, S, D + R]; values come out in value order, [B, H, L, D].
+    """Attention of `queries` [B, H, L, D] over `rows` [B, K, S, D + R]: [B, H, L, D], dims in value order."""
+    dims = queries.shape[3]
+    rotated_dims = rows.shape[3] - dims
 
-    The query heads of a K/V head are folded into rows of one matrix, so that K is read once and never broadcast (on
-    CPU the unfolded form copies it once per head).
+    def scores(folded: mx.array, start: int, stop: int) -> mx.array:
+        return folded @ rows[..., start:stop, :dims].swapaxes(-1, -2)
+
+    def values(weights: mx.array, start: int, stop: int) -> mx.array:
+        return weights @ rows[..., start:stop, rotated_dims:]
+
+    return attend_blocks(queries, rows.shape[1], blocks, scores, values)
+
+
+def attend_blocks(
+    queries: mx.array,
+    kv_heads: int,
+    blocks: list[QueryBlock],
+    scores_of: Callable[[mx.array, int, int], mx.array],
+    values_of: Callable[[mx.array, int, int], mx.array],
+) -> mx.array:
+    """Attention of `queries` [B, H, L, D], block by block, over rows stored in any way; [B, H, L, D].
+
+    `scores_of` takes folded queries [B, K, M, D] and the range of keys, and gives [B, K, M, S]; `values_of` takes
+    weights of that shape and gives [B, K, M, D]. The query heads of a K/V head are folded into rows of one matrix, so
+    that K is read once and never broadcast (on CPU the unfolded form copies it once per head).
     """
     batch, heads, _, dims = queries.shape
-    kv_heads, rotated_dims = rows.shape[1], rows.shape[3] - dims
     outputs = []
     for block in blocks:
         length = block.stop - block.start
-        view = rows[..., block.key_start : block.key_stop, :]
-        keys, values = view[..., :dims], view[..., rotated_dims:]  # [B, K, S, D] each
         folded = queries[:, :, block.start : block.stop].reshape(batch, kv_heads, -1, dims)  # [B, K, H/K*L, D]
-        scores = folded @ keys.swapaxes(-1, -2)  # [B, K, H/K*L, S]
+        scores = scores_of(folded, block.key_start, block.key_stop)  # [B, K, H/K*L, S]
         if block.mask is not None:
             assert block.mask == "causal"
             scores = _causal(scores, length)
         weights = mx.softmax(scores, axis=-1, precise=True)
-        outputs.append((weights @ values).reshape(batch, heads, length, dims))  # [B, H, L, D]
+        output = values_of(weights, block.key_start, block.key_stop)
+        output = output.reshape(batch, heads, length, dims)  # [B, H, L, D]
+        if len(blocks) > 1:
+            mx.eval(output)  # or MLX would work on all blocks side by side, and hold the scores of every one
+        outputs.append(output)
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 

@@ -50,8 +50,8 @@ class Conversation:
 
     @property
     def context_tokens(self) -> int:
-        """How many positions the model has in all."""
-        return self._gemma.config.text.max_position_embeddings
+        """How many positions the plan has in all."""
+        return self._gemma.plan.context_tokens
 
     def attach(self, kind: Literal["image", "audio"], path: Path) -> Media:
         """Reads a picture or a sound, to go out with the next message. InputError if it cannot be read."""

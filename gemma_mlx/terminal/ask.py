@@ -50,6 +50,8 @@ def ask(
     thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
+    context: flag.Context = None,
+    kv_bits: flag.KvBits = None,
     quiet: flag.Quiet = False,
 ) -> None:
     """Ask one question about text, pictures and sounds; the answer goes to stdout.
@@ -64,7 +66,7 @@ def ask(
         text = _text(prompt, image or [], audio or [])
         messages = _messages(text, system, image or [], audio or [], detail, find_model(model))
         question = Question(messages, drawing, max_tokens, thinking, as_json, logprobs)
-        _answer(question, model, Output(quiet))
+        _answer(question, model, context, kv_bits, Output(quiet))
 
 
 def _text(prompt: str | None, images: list[str], sounds: list[str]) -> str:
@@ -96,9 +98,9 @@ def _messages(
     return [*([{"role": "system", "content": system}] if system else []), asking]
 
 
-def _answer(question: Question, model: str | None, output: Output) -> None:
+def _answer(question: Question, model: str | None, context: int | None, kv_bits: int | None, output: Output) -> None:
     show_warnings_in_one_line(output)
-    gemma = load_gemma(model, output)
+    gemma = load_gemma(model, output, context_tokens=context, kv_bits=kv_bits)
     with Interrupt() as interrupt:
         answer = gemma.stream(
             question.messages,

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 _DTYPES = {"bf16": "bfloat16", "float32": "float32"}
 _LAYOUTS = ("shared", "plain")
 _PEERS = ("mlx-lm", "mlx-vlm")
-_CONTEXTS_HELP = "Contexts in tokens, as 4096,32768. Default: 4096 to 262144, as far as the model goes."
+_CONTEXTS_HELP = "Contexts in tokens, as 4096,32k. Default: 4096 to 262144, as far as the model goes."
 _LAYOUTS_HELP = "Of shared (ours) and plain (two tensors for K and V), those to measure."
 _PREFILL_HELP = "Length of the prefill chunk: a number, 0 for none, or plan for what the plan chooses."
 _DTYPE_HELP = "Compute in bf16 or float32. Default: bf16 on a GPU, float32 on a CPU."
-_KV_BITS_HELP = "Store the full layers' rows in 8 bits."
 _PEER_HELP = "Also measure mlx-lm or mlx-vlm, where installed. Repeatable."
 _NEEDLE_HELP = "Also hide a number in a long text and ask for it, in each context at each depth."
 _OUTPUT_HELP = "Keep the points in DIR/memory.json, go on from them, and draw DIR/memory.png and .svg."
@@ -35,13 +34,13 @@ _Number = TypeVar("_Number", int, float)
 def memory(
     model: flag.Model = None,
     contexts: Annotated[str | None, typer.Option("--contexts", metavar="N,N", help=_CONTEXTS_HELP)] = None,
-    layouts: Annotated[str, typer.Option("--layouts", metavar="A,B", help=_LAYOUTS_HELP)] = ",".join(_LAYOUTS),
+    layouts: Annotated[
+        str | None, typer.Option("--layouts", metavar="A,B", help=_LAYOUTS_HELP, show_default="both")
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to decode.")] = 2,
     prefill_tokens: Annotated[str, typer.Option("--prefill-tokens", metavar="N", help=_PREFILL_HELP)] = "plan",
     dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
-    kv_bits: Annotated[
-        int | None, typer.Option("--kv-bits", metavar="8", help="8-bit rows on the full layers.")
-    ] = None,
+    kv_bits: flag.KvBits = None,
     ram: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="The Mac to plan for, as 16GB.")] = None,
     peers: Annotated[list[str] | None, typer.Option("--peer", metavar="NAME", help=_PEER_HELP)] = None,
     needle: Annotated[bool, typer.Option("--needle", help=_NEEDLE_HELP)] = False,
@@ -71,11 +70,11 @@ def memory(
 
             series = Series(
                 folder=find_model(model),
-                contexts=_numbers("--contexts", contexts, int) if contexts is not None else None,
-                layouts=_named("--layouts", layouts.split(","), _LAYOUTS),
+                contexts=_numbers("--contexts", contexts, flag.tokens) if contexts is not None else None,
+                layouts=_layouts(layouts, kv_bits),
                 peers=_named("--peer", peers or [], _PEERS),
                 dtype=_DTYPES[_named("--dtype", [dtype], tuple(_DTYPES))[0]] if dtype else None,
-                kv_bits=_kv_bits(kv_bits),
+                kv_bits=kv_bits,
                 decode_tokens=tokens,
                 prefill_tokens=None if prefill_tokens == "plan" else _whole("--prefill-tokens", prefill_tokens),
                 memory=ram,
@@ -99,7 +98,7 @@ def _read(file: Path, picture: Path | None) -> Report:
 def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> list[_Number]:
     try:
         return [kind(part) for part in text.split(",")]
-    except ValueError:
+    except (ValueError, typer.BadParameter):
         raise UsageError(f"{option} {text!r} is no list of numbers; write them with commas between") from None
 
 
@@ -116,15 +115,15 @@ def _depths(text: str) -> list[float]:
     return sorted(set(found))
 
 
+def _layouts(text: str | None, kv_bits: int | None) -> list[str]:
+    if text is None:
+        return ["shared"] if kv_bits else list(_LAYOUTS)
+    return _named("--layouts", text.split(","), _LAYOUTS)
+
+
 def _named(option: str, asked: list[str], known: tuple[str, ...]) -> list[str]:
     """`asked`, each once. UsageError for a name that is not known."""
     for name in asked:
         if name not in known:
             raise UsageError(f"{option} {name!r} is not one of {', '.join(known)}")
     return list(dict.fromkeys(asked))
-
-
-def _kv_bits(bits: int | None) -> int | None:
-    if bits not in (None, 8):
-        raise UsageError(f"--kv-bits {bits}: only 8 is there; leave it out for full precision")
-    return bits

@@ -77,10 +77,12 @@ class MemoryRun:
 
         from benchmarks.memory import SEED
         from benchmarks.needle import search
+        from benchmarks.point import DTYPES
         from gemma_mlx.gemma import load
 
         self._output.status("loading for the needle ...")
-        gemma = load(self._series.folder)
+        dtype = DTYPES[self._points[0].settings.dtype]
+        gemma = load(self._series.folder, dtype=dtype, kv_bits=self._series.kv_bits)
         self._output.clear_status()
         self._report["needle"] = []
         for cell in search(gemma, self._contexts, self._depths, SEED):

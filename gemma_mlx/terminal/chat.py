@@ -28,6 +28,8 @@ def chat(
     audio: flag.Sounds = None,
     detail: flag.Detail = None,
     thinking: flag.Thinking = False,
+    context: flag.Context = None,
+    kv_bits: flag.KvBits = None,
     quiet: flag.Quiet = False,
 ) -> None:
     """Hold a conversation; /help lists its commands. Lines piped in are taken one after the other.
@@ -45,7 +47,7 @@ def chat(
         piped = not is_terminal(sys.stdin)
         if not piped:
             output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
-        gemma = load_gemma(model, output)
+        gemma = load_gemma(model, output, context_tokens=context, kv_bits=kv_bits)
         from gemma_mlx.tasks.conversation import Conversation
         from gemma_mlx.terminal.chat_screen import ChatScreen
 

@@ -16,6 +16,7 @@ from gemma_mlx.terminal.convert import convert
 from gemma_mlx.terminal.demo import demo
 from gemma_mlx.terminal.failures import exit_codes
 from gemma_mlx.terminal.output import hold_closed_descriptors, use_utf8, write_stdout
+from gemma_mlx.terminal.plan import plan
 from gemma_mlx.terminal.transcribe import transcribe
 
 
@@ -72,12 +73,13 @@ def describe(
 
     \b
     gemma-mlx demo                       see everything work, with a toy model
+    gemma-mlx plan --memory 16GB         see what fits before anything is loaded
     gemma-mlx convert FOLDER gemma-4bit  make the real model fit
     gemma-mlx chat                       talk to it
     """
 
 
-for verb in (ask, chat, transcribe, caption, convert, demo):
+for verb in (ask, chat, transcribe, caption, plan, convert, demo):
     app.command(cls=_Command)(verb)
 
 benchmarks = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None)

@@ -55,14 +55,12 @@ def convert(
 
 def summary(destination: Path, report: ConversionReport) -> str:
     """What a conversion did, in one line."""
+    from gemma_mlx.memory import readable
+
     return (
-        f"{destination}: {_size(report.bytes_written)}, {report.bits_per_weight:.2f} bits per weight, "
+        f"{destination}: {readable(report.bytes_written)}, {report.bits_per_weight:.2f} bits per weight, "
         f"{report.tensors} tensors in {report.seconds:.1f} s"
     )
-
-
-def _size(count_bytes: int) -> str:
-    return f"{count_bytes / 1e9:.2f} GB" if count_bytes >= 1e9 else f"{count_bytes / 1e6:.1f} MB"
 
 
 @contextmanager

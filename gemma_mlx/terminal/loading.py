@@ -16,13 +16,18 @@ MINIATURE_NOTE = (
 )
 
 
-def load_gemma(model: str | None, output: Output) -> Gemma:
-    """The model that `--model` or the defaults name. Says so, quiet or not, where it is a miniature."""
+def load_gemma(
+    model: str | None, output: Output, *, context_tokens: int | None = None, kv_bits: int | None = None
+) -> Gemma:
+    """The model that `--model` or the defaults name. Says so, quiet or not, where it is a miniature.
+
+    Raises ContextError, before any weight is read, where `context_tokens` do not fit this machine.
+    """
     folder = find_model(model)
     output.status(f"loading {folder.name} ...")
     from gemma_mlx.gemma import load
 
-    gemma = load(folder)
+    gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits)
     output.clear_status()
     if gemma.miniature:
         output.say(MINIATURE_NOTE.format(name=gemma.name))

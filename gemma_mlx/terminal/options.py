@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +24,28 @@ def _detail(value: int | None) -> int | None:
     return value
 
 
+def tokens(text: str) -> int:
+    """A number of tokens: 262144, 262,144 or 256k."""
+    found = re.fullmatch(r"(\d{1,9})(k?)", text.strip().lower().replace(",", "").replace("_", ""))
+    if not found or not int(found[1]):
+        raise typer.BadParameter(f"{text!r} is not a number of tokens: write 32768 or 32k")
+    return int(found[1]) * (1024 if found[2] else 1)
+
+
+def _kv_bits(value: int | None) -> int | None:
+    if value not in (None, 8):
+        raise typer.BadParameter(f"{value} is not 8, the only choice; leave it out for a cache that is not quantized")
+    return value
+
+
 _MODEL = "Folder of the model. Default: $GEMMA_MLX_MODEL, else the last one converted, else the miniature."
 _TEMPERATURE = "How freely to draw tokens; 0 always takes the likeliest."
 _MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
 _PENALTY = "Above 1 avoids what was said before."
 _DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
+_CONTEXT = "Most tokens of prompts and answers together, as 32768 or 32k; memory is planned for them."
+_KV_BITS = "8 keeps the long-range cache at 8 bit, in about half the memory; answers may differ slightly."
 _MODELS_OWN = "the model's"
 
 Model = Annotated[str | None, typer.Option("-m", "--model", metavar="FOLDER", help=_MODEL)]
@@ -70,6 +87,15 @@ Detail = Annotated[
 Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, with all figures.")]
 Logprobs = Annotated[int | None, typer.Option("--logprobs", min=1, max=1000, metavar="N", help=_LOGPROBS)]
+Context = Annotated[
+    int | None,
+    typer.Option("--context", parser=tokens, metavar="TOKENS", help=_CONTEXT, show_default="the most that fit"),
+]
+PlannedContext = Annotated[
+    int | None,
+    typer.Option("--context", parser=tokens, metavar="TOKENS", help=_CONTEXT, show_default="all that the model has"),
+]
+KvBits = Annotated[int | None, typer.Option("--kv-bits", callback=_kv_bits, metavar="8", help=_KV_BITS)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but what must be known.")]
 
 

@@ -74,7 +74,7 @@ def test_sliding_layer_is_that_of_the_reference(model: Gemma4, cases: dict[str, 
 def test_full_layer_is_that_of_the_reference(model: Gemma4, cases: dict[str, Case], name: str) -> None:
     case, length = cases[name], len(cases[name].ids)
     inputs, cache = case.arrays["full_layer_input"][None], model.make_caches()[5]
-    found = model.language_model.layers[5](inputs, cache, full_blocks(0, length, 256))
+    found = model.language_model.layers[5](inputs, cache, full_blocks(0, length, BlockSizes()))
     assert distance(found[0], case.arrays["full_layer"]) < TOLERANCE
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gemma_mlx.model.masks import QueryBlock, full_blocks, sliding_blocks
+from gemma_mlx.model.masks import BlockSizes, QueryBlock, full_blocks, sliding_blocks
 
 IMAGE_OF_THREE = [(2, 5)]
 
@@ -71,7 +71,7 @@ SLIDING_WITH_IMAGE_OF_FIVE = matrix(
 
 @pytest.mark.parametrize("block_tokens", range(1, 9))
 def test_full_layer_is_causal_also_in_an_image(block_tokens: int) -> None:
-    assert (as_matrix(full_blocks(0, 7, block_tokens), 0, 7, 7) == FULL).all()
+    assert (as_matrix(full_blocks(0, 7, BlockSizes(full_tokens=block_tokens)), 0, 7, 7) == FULL).all()
 
 
 @pytest.mark.parametrize("block_tokens", range(1, 9))
@@ -106,7 +106,7 @@ def test_warm_chunk_is_masked_like_the_same_rows_of_a_cold_one() -> None:
 
 def test_decode_needs_no_mask() -> None:
     for offset in (0, 5, 100):
-        assert [block.mask for block in full_blocks(offset, 1, 256)] == [None]
+        assert [block.mask for block in full_blocks(offset, 1, BlockSizes())] == [None]
         assert [block.mask for block in sliding_blocks(offset, 1, 8, [], 256)] == [None]
 
 
@@ -136,7 +136,9 @@ def test_blocks_of_any_layout_follow_the_rule(layout: tuple[int, int, int, int, 
             same_image = query in image_of and image_of[query] == image_of.get(key)
             causal[query - offset, key] = key <= query
             sliding[query - offset, key] = (key <= query or same_image) and key > query - window
-    assert (as_matrix(full_blocks(offset, length, block_tokens), offset, length, stop) == causal).all()
+    assert (
+        as_matrix(full_blocks(offset, length, BlockSizes(full_tokens=block_tokens)), offset, length, stop) == causal
+    ).all()
     blocks = sliding_blocks(offset, length, window, images, block_tokens)
     assert (as_matrix(blocks, offset, length, stop) == sliding).all()
     widest = max((stop - start for start, stop in images), default=0)

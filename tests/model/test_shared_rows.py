@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gemma_mlx.config import TextConfig
 from gemma_mlx.model.cache import FullCache
 from gemma_mlx.model.decoder import FullAttention
-from gemma_mlx.model.masks import full_blocks
+from gemma_mlx.model.masks import BlockSizes, full_blocks
 from gemma_mlx.model.shared_rows import key_order, relayout, value_order
 
 HIDDEN, HEADS, TOKENS = 64, 4, 11
@@ -108,7 +108,7 @@ def our_attention(
     attention.load_weights(list(own.items()))
     cache, found = FullCache(), []
     for start, stop in [(0, 7), (7, 10), (10, 11)]:
-        found.append(attention(x[:, start:stop], cache, full_blocks(start, stop - start, 4)))
+        found.append(attention(x[:, start:stop], cache, full_blocks(start, stop - start, BlockSizes(full_tokens=4))))
     return np.array(mx.concatenate(found, axis=1)[0], np.float64), order is None
 
 
@@ -170,5 +170,5 @@ def test_orders_are_those_drawn() -> None:
 def test_cache_row_holds_key_and_value_overlapping(inputs: mx.array) -> None:
     """Dh + R numbers a token and head instead of 2 Dh."""
     attention, cache = FullAttention(config(1, 32, 0.25)), FullCache(step_tokens=TOKENS)
-    attention(inputs, cache, full_blocks(0, TOKENS, 256))
+    attention(inputs, cache, full_blocks(0, TOKENS, BlockSizes()))
     assert cache.nbytes == TOKENS * (32 + 8) * 4

@@ -94,8 +94,8 @@ def test_a_report_is_drawn_again_without_measuring(run: Run, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--contexts", "0"], "a context of 0"),
-        (["--contexts", "-5"], "a context of -5"),
+        (["--contexts", "0"], "'0' is no list of numbers"),
+        (["--contexts", "-5"], "'-5'"),
         (["--contexts", "9000"], "the model has 1 to 8,192"),
         (["--contexts", "many"], "'many' is no list of numbers"),
         (["--contexts", ""], "'' is no list of numbers"),
@@ -104,7 +104,7 @@ def test_a_report_is_drawn_again_without_measuring(run: Run, tmp_path: Path) -> 
         (["--layouts", "round"], "'round' is not one of shared, plain"),
         (["--peer", "llama"], "'llama' is not one of mlx-lm, mlx-vlm"),
         (["--dtype", "float16"], "'float16' is not one of bf16, float32"),
-        (["--kv-bits", "4"], "only 8"),
+        (["--kv-bits", "8", "--layouts", "plain"], "--layouts shared"),
         (["--memory", "lots"], "'lots'"),
         (["--needle", "--depths", "2"], "a depth lies between"),
         (["--needle", "--contexts", "60"], "--needle needs contexts of at least"),

@@ -1,0 +1,262 @@
+"""The memory plan: bytes of weights, caches and scratch for a context on a machine, known before anything is loaded.
+
+    weights    from the headers of the files, in the type that is computed in
+    caches     10,240 bytes a token on the full layers of the 12B in bfloat16; a window and its slack on the others
+    snapshots  a window each
+    scratch    the most that one layer takes on the way, for the chunk and blocks that the plan chose
+
+Prefill is evaluated layer by layer and block by block (`decoder.py`, `shared_rows.py`), so scratch is what one layer
+takes, of L rows over S keys with item bytes a number. At 262,144 tokens, 512 rows and the 12B in bfloat16:
+
+    scores of one block, before and after softmax    2 x heads x block x S           2 x 16 x 8 x 262,144 x 2 = 134 MB
+    on CPU, K and V of that block in one piece       2 x S x 512                                                537 MB
+    queries, gate, up and what leads there           L x (5 x heads x 512 + 4 x 15,360 + 4 x 3,840)             121 MB
+
+The plan takes the first of `PACES` that fits. Checked against MLX's own counters by `gemma-mlx bench memory`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlx.core as mx
+
+from gemma_mlx.checkpoint import read_headers
+from gemma_mlx.config import Config, read_config
+from gemma_mlx.errors import ContextError, UsageError
+from gemma_mlx.inputs.image import BUDGETS
+from gemma_mlx.machine import Machine
+from gemma_mlx.model.cache import SLACK_TOKENS, STEP_TOKENS
+from gemma_mlx.model.masks import BlockSizes
+from gemma_mlx.model.quantized_cache import check_kv_bits
+from gemma_mlx.model.quantized_cache import row_bytes as cache_row_bytes
+from gemma_mlx.weights import computing_dtype
+
+RESERVE_BYTES = 1 << 28
+"""Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait."""
+CACHE_BYTES = 1 << 29
+"""At most so much of the memory that MLX has freed waits to be used again, where there is so much to spare."""
+RELEASED_DRAFTER_BYTES = 422_856_964 * 9 // 16
+"""google/gemma-4-12B-it-assistant at 4 bit in groups of 64."""
+LEAST_CONTEXT_TOKENS = 4096
+"""A model that has no room for so many tokens is not worth loading."""
+
+Stored = Mapping[str, int]
+"""How many numbers a folder holds of each type of its headers: {"U32": ..., "BF16": ...}."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is done at once and kept: it costs memory and saves time."""
+
+    chunk_tokens: int
+    block_sizes: BlockSizes
+    snapshots: int
+
+
+PACES = (
+    Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=2),
+    Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=1),
+    Pace(256, BlockSizes(full_pairs=1 << 20), snapshots=1),
+    Pace(256, BlockSizes(full_pairs=1 << 20), snapshots=0),
+)
+"""From the quickest to the smallest."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model takes with `context_tokens` positions in use, and how it is to work for that."""
+
+    machine: Machine
+    context_tokens: int
+    kv_bits: int | None
+    pace: Pace
+    weights_bytes: int
+    full_cache_bytes: int
+    sliding_cache_bytes: int
+    snapshot_bytes: int
+    scratch_bytes: int
+    drafter_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """The most that MLX will hold at once."""
+        caches_bytes = self.full_cache_bytes + self.sliding_cache_bytes + self.snapshot_bytes
+        return self.weights_bytes + caches_bytes + self.scratch_bytes + self.drafter_bytes
+
+    @property
+    def limit_bytes(self) -> int:
+        """What the machine lets a model have."""
+        return self.machine.limit_bytes
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much more the machine would have to let a model have; 0 where it fits."""
+        return max(0, self.total_bytes + RESERVE_BYTES - self.limit_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the total and the reserve stay within the limit."""
+        return self.missing_bytes == 0
+
+    @contextmanager
+    def limits(self) -> Iterator[None]:
+        """MLX's memory, cache and wired limits are those of the plan inside, and as they were afterwards.
+
+        On a Mac, wired memory is not paged out while the model works.
+        """
+        spare_bytes = self.limit_bytes - self.total_bytes
+        memory_bytes = mx.set_memory_limit(self.limit_bytes)
+        cache_bytes = mx.set_cache_limit(min(CACHE_BYTES, max(RESERVE_BYTES // 2, spare_bytes)))
+        wired_bytes = mx.set_wired_limit(min(self.total_bytes, self.limit_bytes)) if mx.metal.is_available() else None
+        try:
+            yield
+        finally:
+            mx.set_memory_limit(memory_bytes)
+            mx.set_cache_limit(cache_bytes)
+            if wired_bytes is not None:
+                mx.set_wired_limit(wired_bytes)
+
+
+@dataclass(frozen=True)
+class Planner:
+    """All that a plan depends on but the context: a model, a machine, and how they are used."""
+
+    config: Config
+    stored: Stored
+    machine: Machine
+    dtype: mx.Dtype
+    kv_bits: int | None = None
+    drafter_bytes: int = 0
+
+    def with_8_bit_rows(self) -> Planner | None:
+        """The same with 8-bit rows; None where it has them already, or where this model's rows cannot be packed."""
+        try:
+            check_kv_bits(self.config.text, 8)
+        except UsageError:
+            return None
+        return replace(self, kv_bits=8) if self.kv_bits is None else None
+
+    def plan(self, context_tokens: int) -> Plan:
+        """The plan with the quickest pace that fits; where none does, that of the smallest."""
+        plans = (self._plan(context_tokens, pace) for pace in PACES)
+        return next((plan for plan in plans if plan.fits), self._plan(context_tokens, PACES[-1]))
+
+    def largest_context_tokens(self) -> int:
+        """The largest context that fits, at most the model's own; 0 where not even one token does."""
+        smallest, largest = 0, self.config.text.max_position_embeddings
+        while smallest < largest:
+            middle = (smallest + largest + 1) // 2
+            smallest, largest = (middle, largest) if self.plan(middle).fits else (smallest, middle - 1)
+        return smallest
+
+    def require(self, context_tokens: int | None = None) -> Plan:
+        """The plan for `context_tokens`, by default the most that fit. Raises ContextError where it does not fit."""
+        own_tokens = self.config.text.max_position_embeddings
+        if context_tokens is not None and context_tokens > own_tokens:
+            raise ContextError(f"the model has {own_tokens:,} positions, not {context_tokens:,}; ask for no more")
+        largest = self.largest_context_tokens()
+        wanted = min(LEAST_CONTEXT_TOKENS, own_tokens) if context_tokens is None else context_tokens
+        if wanted > largest:
+            raise ContextError(self._refusal(self.plan(wanted), largest))
+        return self.plan(context_tokens or largest)
+
+    def _refusal(self, plan: Plan, largest: int) -> str:
+        advice = [f"{largest:,} tokens would fit"] if largest >= LEAST_CONTEXT_TOKENS else []
+        packed = self.with_8_bit_rows()
+        if packed is not None and (most := packed.largest_context_tokens()) > largest:
+            advice.append(f"{most:,} with --kv-bits 8")
+        return (
+            f"{plan.context_tokens:,} tokens need {readable(plan.total_bytes)} and a reserve of "
+            f"{readable(RESERVE_BYTES)}, but {self.machine.name} gives {readable(plan.limit_bytes)}: "
+            f"{readable(plan.missing_bytes)} are missing; "
+            + (", ".join(advice) or "convert the model to fewer bits, or use a machine with more memory")
+        )
+
+    def _plan(self, context_tokens: int, pace: Pace) -> Plan:
+        text, item_bytes = self.config.text, self.dtype.size
+        window_bytes = 2 * text.num_key_value_heads * text.head_dim * item_bytes * text.sliding_layers  # of one row
+        row_bytes = cache_row_bytes(text, item_bytes, self.kv_bits)
+        rows = -(-context_tokens // STEP_TOKENS) * STEP_TOKENS
+        return Plan(
+            machine=self.machine,
+            context_tokens=context_tokens,
+            kv_bits=self.kv_bits,
+            pace=pace,
+            # the full layers keep the weight of their query's norm in float32 (`decoder.FullAttention`)
+            weights_bytes=weights_bytes(self.stored, item_bytes)
+            + (4 - item_bytes) * text.global_head_dim * text.full_layers,
+            full_cache_bytes=rows * row_bytes * text.full_layers,
+            sliding_cache_bytes=(text.sliding_window - 1 + SLACK_TOKENS) * window_bytes,
+            snapshot_bytes=pace.snapshots * min(text.sliding_window - 1, context_tokens) * window_bytes,
+            scratch_bytes=max(
+                self._prefill_bytes(context_tokens, pace),
+                self._decode_bytes(context_tokens),
+                rows * row_bytes,  # a cache that grows: of one layer, the old buffer beside the new
+            ),
+            drafter_bytes=self.drafter_bytes,
+        )
+
+    def _prefill_bytes(self, context_tokens: int, pace: Pace) -> int:
+        """The most that one layer takes on the way, for a chunk or the largest picture, which is a chunk of its own."""
+        config, text = self.config, self.config.text
+        rows = min(context_tokens, max(pace.chunk_tokens, max(BUDGETS)))
+        block_tokens = pace.block_sizes.full_block_tokens(context_tokens)
+        heads, kv_heads, dims = text.num_attention_heads, text.num_key_value_heads, text.head_dim
+        full = self._scores(block_tokens, context_tokens) + 5 * rows * heads * text.global_head_dim
+        keys = min(context_tokens, text.sliding_window - 1 + rows)
+        sliding = 2 * heads * pace.block_sizes.sliding_tokens * keys + 2 * 3 * keys * kv_heads * dims
+        sliding += rows * (5 * heads * dims + 6 * kv_heads * dims)
+        rest = rows * (4 * text.intermediate_size + 4 * text.hidden_size)
+        picture = min(context_tokens, max(BUDGETS)) * (4 * config.vision.patch_dims + 2 * 4 * text.hidden_size)
+        return (max(full, sliding) + rest) * self.dtype.size + picture
+
+    def _decode_bytes(self, context_tokens: int) -> int:
+        """What one token takes: the scores of one full layer, and a few rows of the whole vocabulary."""
+        return self._scores(1, context_tokens) * self.dtype.size + 16 * 4 * self.config.text.vocab_size
+
+    def _scores(self, queries: int, keys: int) -> int:
+        """Numbers that a full layer holds for a block: scores twice; on CPU, K and V in one piece each."""
+        text = self.config.text
+        if self.kv_bits is not None:  # two parts of the scores are added up; packed rows are read as they lie
+            return 3 * text.num_attention_heads * queries * keys
+        copies = 2 * text.num_global_key_value_heads * text.global_head_dim * keys if self.machine.is_cpu else 0
+        return 2 * text.num_attention_heads * queries * keys + copies
+
+
+def plan_folder(
+    folder: Path,
+    machine: Machine,
+    *,
+    context_tokens: int | None = None,
+    kv_bits: int | None = None,
+    dtype: mx.Dtype | None = None,
+    drafter_bytes: int = 0,
+) -> Plan:
+    """The plan for the model in `folder`, for its whole context where none is named; whether it fits is said in it."""
+    config = read_config(folder)
+    planner = Planner(config, stored_numbers(folder), machine, dtype or computing_dtype(), kv_bits, drafter_bytes)
+    return planner.plan(context_tokens or config.text.max_position_embeddings)
+
+
+def stored_numbers(folder: Path) -> Stored:
+    """How many numbers of each type `folder` holds. Raises CheckpointError as `read_headers` does."""
+    counted: Counter[str] = Counter()
+    for info in read_headers(folder).values():
+        counted[info.dtype] += math.prod(info.shape)
+    return counted
+
+
+def weights_bytes(stored: Stored, item_bytes: int) -> int:
+    """What weights take in memory: packed words as they are, all else in a computing type of `item_bytes`."""
+    return sum(count * (4 if dtype == "U32" else item_bytes) for dtype, count in stored.items())
+
+
+def readable(count_bytes: int) -> str:
+    """12.34 GB, or 12.3 MB where that is less than one."""
+    return f"{count_bytes / 1e9:.2f} GB" if count_bytes >= 1e9 else f"{count_bytes / 1e6:.1f} MB"
