@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,8 @@ def measure_point(point: PlannedPoint, progress: Callable[[str], None] = lambda 
     module = "peer_point" if point.settings.layout in PEERS else "memory_point"
     command = [sys.executable, "-m", f"benchmarks.{module}", settings_line(point.settings)]
     found: dict[str, Any] = {**point.facts, "active_bytes": None, "peak_bytes": None}
-    progress("loading and filling")
+    phase = "loading and filling"
+    progress(phase)
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=_environment(), text=True)
         try:
@@ -34,13 +36,14 @@ def measure_point(point: PlannedPoint, progress: Callable[[str], None] = lambda 
                 with suppress(ValueError):  # a peer may print what it likes
                     told = json.loads(line)
                     found |= told if isinstance(told, dict) else {}
-                progress("prefilling" if "decode_s" in found else "decoding")
+                phase = "prefilling" if "decode_s" in found else "decoding"
+                progress(phase)
             code = child.wait()
         finally:
             child.kill()
             child.wait()
         errors.seek(0)
-        return found if code == 0 else {**found, "peak_bytes": None, "error": _why(code, errors.read())}
+        return found if code == 0 else {**found, "peak_bytes": None, "error": f"{_why(code, errors.read())} ({phase})"}
 
 
 def _environment() -> dict[str, str]:
@@ -50,7 +53,7 @@ def _environment() -> dict[str, str]:
 
 
 def _why(code: int, told: bytes) -> str:
-    if code == -9:
+    if code == -signal.SIGKILL:
         return "killed: out of memory, most likely"
     lines = [line for line in told.decode("utf-8", "replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else f"ended with {code}"

@@ -26,6 +26,8 @@ _PREFILL_HELP = "Length of the prefill chunk: a number, 0 for none, or plan for 
 _DTYPE_HELP = "Compute in bf16 or float32. Default: bf16 on a GPU, float32 on a CPU."
 _PEER_HELP = "Also measure mlx-lm or mlx-vlm, where installed. Repeatable."
 _NEEDLE_HELP = "Also hide a number in a long text and ask for it, in each context at each depth."
+_DEPTHS = "0.1,0.3,0.5,0.7,0.9"
+_DEPTHS_HELP = "Where --needle hides the number: from 0, the beginning, to 1, the end."
 _OUTPUT_HELP = "Keep the points in DIR/memory.json, go on from them, and draw DIR/memory.png and .svg."
 _FROM_HELP = "Show and draw a memory.json again, without measuring."
 _Number = TypeVar("_Number", int, float)
@@ -44,7 +46,9 @@ def memory(
     ram: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="The Mac to plan for, as 16GB.")] = None,
     peers: Annotated[list[str] | None, typer.Option("--peer", metavar="NAME", help=_PEER_HELP)] = None,
     needle: Annotated[bool, typer.Option("--needle", help=_NEEDLE_HELP)] = False,
-    depths: Annotated[str, typer.Option("--depths", metavar="D,D", help="For --needle.")] = "0.1,0.3,0.5,0.7,0.9",
+    depths: Annotated[
+        str | None, typer.Option("--depths", metavar="D,D", help=_DEPTHS_HELP, show_default=_DEPTHS)
+    ] = None,
     output_folder: Annotated[Path | None, typer.Option("--output", metavar="DIR", help=_OUTPUT_HELP)] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw FILE.png and FILE.svg.")] = None,
     again: Annotated[Path | None, typer.Option("--from", metavar="FILE", help=_FROM_HELP)] = None,
@@ -63,6 +67,7 @@ def memory(
         folder = output_folder if again is None else again.parent
         picture = plot or (folder / "memory" if folder else None)
         if again is not None:
+            _refuse_beside_from({"-m": model, "--contexts": contexts, "--peer": peers, "--output": output_folder})
             report = _read(again, picture)
         else:
             from benchmarks.memory import Series
@@ -79,11 +84,18 @@ def memory(
                 prefill_tokens=None if prefill_tokens == "plan" else _whole("--prefill-tokens", prefill_tokens),
                 memory=ram,
             )
-            run = MemoryRun(series, shown, output_folder, picture, _depths(depths) if needle else [])
+            run = MemoryRun(series, shown, output_folder, picture, _depths(depths, needle))
             report = run()
         finish(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):
             raise SystemExit(INTERRUPTED)
+        if all("error" in point for point in report["points"]):
+            raise SystemExit(1)
+
+
+def _refuse_beside_from(given: dict[str, object]) -> None:
+    if named := [option for option, value in given.items() if value]:
+        raise UsageError(f"{named[0]} has no effect with --from, which measures nothing; leave it out")
 
 
 def _read(file: Path, picture: Path | None) -> Report:
@@ -108,7 +120,12 @@ def _whole(option: str, text: str) -> int:
     return int(text)
 
 
-def _depths(text: str) -> list[float]:
+def _depths(text: str | None, needle: bool) -> list[float]:
+    if not needle:
+        if text is not None:
+            raise UsageError("--depths has no effect without --needle; add it")
+        return []
+    text = text or _DEPTHS
     found = _numbers("--depths", text, float)
     if not all(0 <= depth <= 1 for depth in found):
         raise UsageError(f"--depths {text!r}: a depth lies between 0, the beginning, and 1, the end")

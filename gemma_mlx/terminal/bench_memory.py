@@ -35,6 +35,7 @@ class MemoryRun:
             self._check_needle()
         facts = series_facts(series, self._points)
         self._report = continued(self._file, facts) if self._file else {**facts, "points": [], "needle": []}
+        self._keep()
         if facts["miniature"]:
             output.say(MINIATURE_NOTE.format(name=facts["model"]).replace("answers", "is measured"))
 
@@ -88,16 +89,17 @@ class MemoryRun:
         for cell in search(gemma, self._contexts, self._depths, SEED):
             self._report["needle"].append(asdict(cell))
             self._keep()
-            came = "found" if cell.found else "not found"
-            self._output.note(
-                f"needle at {cell.depth:g} of {cell.context_tokens:,} tokens: {came} ({cell.time_s:.1f} s)"
-            )
+            came = cell.error or f"{'found' if cell.found else 'not found'} in {cell.time_s:.1f} s"
+            self._output.note(f"needle at {cell.depth:g} of {cell.context_tokens:,} tokens: {came}")
 
     def _keep(self) -> None:
         from benchmarks.report import write_report
 
         if self._file is not None:
-            write_report(self._report, self._file)
+            try:
+                write_report(self._report, self._file)
+            except OSError as error:
+                raise GemmaError(f"cannot write {str(self._file)!r}: {error.strerror}; name another --output") from None
 
 
 def finish(report: Report, output: Output, picture: Path | None, *, show_table: bool) -> None:

@@ -107,6 +107,8 @@ def test_a_report_is_drawn_again_without_measuring(run: Run, tmp_path: Path) -> 
         (["--kv-bits", "8", "--layouts", "plain"], "--layouts shared"),
         (["--memory", "lots"], "'lots'"),
         (["--needle", "--depths", "2"], "a depth lies between"),
+        (["--depths", "0.5"], "--depths has no effect without --needle"),
+        (["--from", "memory.json", "--peer", "mlx-lm"], "--peer has no effect with --from"),
         (["--needle", "--contexts", "60"], "--needle needs contexts of at least"),
         (["--from", "no/such.json"], "no/such.json"),
         (["-m", "no/such/model"], "no/such/model"),
@@ -167,3 +169,28 @@ def test_the_miniature_is_what_is_measured_when_no_model_is_named(run: Run) -> N
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["model"] == miniature_folder().name
     assert "a toy" in ended.err
+
+
+def test_an_output_that_cannot_be_written_is_told_before_measuring(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = run("bench", "memory", "--contexts", 64, "--prefill-tokens", 0, "--output", tmp_path / "file")
+    assert (ended.code, ended.out) == (1, "")
+    assert "cannot write" in ended.errors[0]
+    assert "1 of" not in ended.err
+
+
+def test_without_matplotlib_a_plot_is_refused_with_how_to_get_it() -> None:
+    code = (
+        "import sys; from benchmarks.memory_plot import require_matplotlib; sys.path[:] = []\n"
+        "from gemma_mlx.errors import UsageError\n"
+        "try: require_matplotlib()\nexcept UsageError as error: print(error)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'gemma-mlx[bench]'" in ended.stdout
+
+
+@pytest.mark.skipif(find_spec("mlx_vlm") is not None, reason="needs that mlx-vlm is missing")
+def test_a_peer_that_is_not_installed_is_one_line(run: Run) -> None:
+    ended = run("bench", "memory", "--peer", "mlx-vlm")
+    assert (ended.code, ended.out, len(ended.errors)) == (2, "", 1)
+    assert "pip install mlx-vlm" in ended.errors[0]
