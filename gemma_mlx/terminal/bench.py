@@ -43,7 +43,7 @@ def memory(
     prefill_tokens: Annotated[str, typer.Option("--prefill-tokens", metavar="N", help=_PREFILL_HELP)] = "plan",
     dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
     kv_bits: flag.KvBits = None,
-    ram: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="The Mac to plan for, as 16GB.")] = None,
+    ram: flag.Memory = None,
     peers: Annotated[list[str] | None, typer.Option("--peer", metavar="NAME", help=_PEER_HELP)] = None,
     needle: Annotated[bool, typer.Option("--needle", help=_NEEDLE_HELP)] = False,
     depths: Annotated[
