@@ -16,6 +16,8 @@ from PIL import Image
 from gemma_mlx import Gemma, Sampling, load
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.home import HOME_VARIABLE, MODEL_VARIABLE, find_model, miniature_folder, remember_model
+from gemma_mlx.model.cache import FullCache
+from gemma_mlx.model.quantized_cache import QuantizedCache
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -283,3 +285,23 @@ def test_logprobs_are_log_probabilities(miniature: Gemma) -> None:
     vocab_size = miniature.config.text.vocab_size
     [best] = miniature.reply(HELLO, logprobs=vocab_size, max_tokens=1).logprobs
     assert math.isclose(sum(math.exp(value) for _, value in best), 1, rel_tol=1e-4)
+
+
+def test_8_bit_rows_are_those_of_every_session_and_score(miniature: Gemma) -> None:
+    gemma = load(miniature_folder(), kv_bits=8)
+    session, messages = gemma.session(), [{"role": "user", "content": "My name is Anna."}]
+    reply = gemma.reply(messages, sampling=gemma.sampling(temperature=0.0), session=session)
+    assert any(isinstance(cache, QuantizedCache) for cache in session.caches)
+    assert not any(isinstance(cache, FullCache) for cache in session.caches)
+    assert reply.text == miniature.reply(messages, sampling=gemma.sampling(temperature=0.0)).text
+    found, plain = (model.score(messages, reply.text).logprobs for model in (gemma, miniature))
+    assert 0 < max(abs(a - b) for a, b in zip(found, plain, strict=True)) < 0.05
+
+
+@pytest.mark.parametrize(("kv_bits", "why"), [(4, "kv_bits is 4; take 8"), (8, "8 rotated and 24 shared dims")])
+def test_rows_that_cannot_be_are_refused_before_weights_are_read(
+    tiny_folder: Path, tmp_path: Path, kv_bits: int, why: str
+) -> None:
+    shutil.copy(tiny_folder / "config.json", tmp_path)
+    with pytest.raises(UsageError, match=why):
+        load(tmp_path, kv_bits=kv_bits)

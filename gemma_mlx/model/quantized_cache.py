@@ -13,6 +13,7 @@ quantized once, by itself, when it comes; rewind and replay, and chunks of any l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,10 +27,12 @@ from gemma_mlx.model.shared_rows import attend_blocks
 
 BITS = 8
 GROUP_SIZES = (64, 32)
+ARRAYS = tuple(f"{part}.{array}" for part in ("rotated", "shared", "raw") for array in ("codes", "scales", "biases"))
+"""The buffers of a layer by name and in order."""
 RUN_TOKENS = 4096
-FEW_QUERIES = 128
+FEW_QUERIES = 64
 """Up to so many rows of weights, values are summed in runs of `RUN_TOKENS` keys side by side: MLX's Metal kernel gives
-one thread group 32 columns and all the keys, so that one long run would leave most of the GPU idle."""
+one thread group 32 rows, 32 columns and all the keys, so that one long run would leave most of the GPU idle."""
 
 
 def check_kv_bits(text: TextConfig, kv_bits: int | None) -> None:
@@ -47,7 +50,7 @@ def group_size(head_dims: int, rotated_dims: int) -> int:
             return size
     raise UsageError(
         f"a full layer of this model has {rotated_dims} rotated and {head_dims - rotated_dims} shared dims, which "
-        "groups of 32 do not divide; leave its rows unquantized, without kv_bits"
+        "groups of 32 do not divide; leave out --kv-bits (kv_bits)"
     )
 
 
@@ -109,17 +112,18 @@ class PackedRows:
 
     def values(self, weights: mx.array, start: int, stop: int) -> mx.array:
         """The values `start:stop` in value order, summed by `weights` [B, K, M, S]: [B, K, M, D]."""
-        parts = [self._weighted(weights, part.between(start, stop)) for part in (self.shared, self.raw)]
-        return mx.concatenate(parts, axis=-1)
-
-    def _weighted(self, weights: mx.array, part: Packed) -> mx.array:
+        parts = [self.shared.between(start, stop), self.raw.between(start, stop)]
         batch, heads, rows, keys = weights.shape
         whole = keys - keys % RUN_TOKENS
         if rows > FEW_QUERIES or whole <= RUN_TOKENS:
-            return self._product(weights, part)
-        in_runs = weights[..., :whole].reshape(batch, heads, rows, -1, RUN_TOKENS).swapaxes(2, 3)
-        summed = self._product(in_runs, part.between(0, whole).in_runs(RUN_TOKENS)).sum(axis=2)  # [B, K, M, dims]
-        return summed + self._product(weights[..., whole:], part.between(whole, keys)) if whole < keys else summed
+            return mx.concatenate([self._product(weights, part) for part in parts], axis=-1)
+        runs = weights[..., :whole].reshape(batch, heads, rows, -1, RUN_TOKENS).swapaxes(2, 3)  # [B, K, S/run, M, run]
+        runs = mx.contiguous(runs)  # once for both parts
+        summed = [self._product(runs, part.between(0, whole).in_runs(RUN_TOKENS)).sum(axis=2) for part in parts]
+        if whole < keys:
+            rest = [self._product(weights[..., whole:], part.between(whole, keys)) for part in parts]
+            summed = [most + last for most, last in zip(summed, rest, strict=True)]
+        return mx.concatenate(summed, axis=-1)
 
     def _product(self, x: mx.array, part: Packed, *, transpose: bool = False) -> mx.array:
         return mx.quantized_matmul(x, *part, transpose=transpose, group_size=self.group_size, bits=BITS)
@@ -162,7 +166,12 @@ class QuantizedCache:
         for buffer, array in zip(self._buffers, arrays, strict=True):
             buffer[..., self.offset : end, :] = array
         self.offset = end
-        return self._rows(end)
+        return self.rows()
+
+    def rows(self) -> PackedRows:
+        """All rows; there must be some."""
+        used = list(self.rows_in_use().values())
+        return PackedRows(Packed(*used[:3]), Packed(*used[3:6]), Packed(*used[6:]), self._group_size)
 
     def rewind(self, tokens: int) -> None:
         """Forgets the last `tokens` positions."""
@@ -174,19 +183,33 @@ class QuantizedCache:
         """The arrays to evaluate."""
         return list(self._buffers)
 
-    def _rows(self, end: int) -> PackedRows:
-        used = [buffer[..., :end, :] for buffer in self._buffers]
-        return PackedRows(Packed(*used[:3]), Packed(*used[3:6]), Packed(*used[6:]), self._group_size)
+    def rows_in_use(self) -> dict[str, mx.array]:
+        """Every array by name, as far as it holds positions: views of the buffers, [B, K, S, ..]."""
+        names = ARRAYS if self._buffers else ()
+        return {name: buffer[..., : self.offset, :] for name, buffer in zip(names, self._buffers, strict=True)}
+
+    def refill(self, offset: int, arrays: Mapping[str, mx.array]) -> None:
+        """The state becomes the one at `offset` whose `rows_in_use` are `arrays`. ValueError where it cannot be."""
+        buffers = []
+        for name in ARRAYS:
+            array = arrays[name]
+            if array.shape[2] != offset:
+                raise ValueError(f"{name} of a full layer has {array.shape[2]} rows, not {offset}")
+            buffers.append(self._in_steps(array, max(offset, self._reserved_tokens)))
+        self.offset, self._buffers = offset, buffers
 
     def _grow(self, tokens: int) -> None:
-        """Room for `tokens` positions, in whole steps; one array after the other, so that one old one stays at most."""
-        if tokens <= self._buffers[0].shape[2]:
-            return
-        capacity = -(-max(tokens, self._reserved_tokens) // self._step_tokens) * self._step_tokens
-        for index, buffer in enumerate(self._buffers):
-            batch, heads, _, width = buffer.shape
-            grown = mx.zeros((batch, heads, capacity, width), dtype=buffer.dtype)
-            grown[..., : self.offset, :] = buffer[..., : self.offset, :]
-            self._buffers[index] = grown
-            del buffer
-            mx.eval(grown)
+        """Room for `tokens` positions; one array after the other, so that one old one stays at most."""
+        if tokens > self._buffers[0].shape[2]:
+            for index in range(len(self._buffers)):
+                used = self._buffers[index][..., : self.offset, :]
+                self._buffers[index] = self._in_steps(used, max(tokens, self._reserved_tokens))
+
+    def _in_steps(self, rows: mx.array, tokens: int) -> mx.array:
+        """A buffer with room for `tokens` positions, in whole steps, that begins with `rows`."""
+        batch, heads, count, width = rows.shape
+        capacity = -(-tokens // self._step_tokens) * self._step_tokens
+        buffer = mx.zeros((batch, heads, capacity, width), dtype=rows.dtype)
+        buffer[..., :count, :] = rows
+        mx.eval(buffer)
+        return buffer

@@ -77,6 +77,17 @@ def test_long_contexts_are_summed_in_runs_to_the_same(tokens: int, length: int) 
     assert largest(found - attend_rows(queries, dequantized(rows), blocks)) < 1e-4
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("tokens", [40, 2 * RUN_TOKENS + 5])
+def test_everything_stays_in_the_computing_type(dtype: mx.Dtype, tokens: int) -> None:
+    """Mixed types would make MLX convert every scale at every step."""
+    cache = QuantizedCache(64, 32)
+    rows = cache.update(random_rows(tokens, 64, 32).astype(dtype))
+    assert {array.dtype for array in cache.state()} == {mx.uint32, dtype}
+    found = attend_packed_rows(random_queries(2, 64).astype(dtype), rows, blocks_of(tokens - 2, 2, 4))
+    assert found.dtype == dtype
+
+
 def test_a_query_sees_no_key_behind_its_position() -> None:
     tokens, length = 30, 6
     rows = random_rows(tokens, 128, 32)
@@ -169,6 +180,42 @@ def test_buffers_grow_in_steps_and_to_what_is_reserved_at_once() -> None:
     cache.reserve(10)
     assert cache.nbytes == 3072 * row
     assert all((a == b).all() for a, b in zip(before, bits(cache), strict=True))
+
+
+@pytest.mark.parametrize("reserved_tokens", [0, 30])
+def test_rows_in_use_refill_another_cache(reserved_tokens: int) -> None:
+    rows, more, cache = random_rows(9, 64, 32), random_rows(4, 64, 32, seed=5), QuantizedCache(64, 32, step_tokens=8)
+    cache.update(rows)
+    cache.rewind(2)
+    arrays = cache.rows_in_use()
+    assert {name: (array.shape[2], array.dtype) for name, array in arrays.items()} == {
+        f"{part}.{name}": (7, dtype)
+        for part in ("rotated", "shared", "raw")
+        for name, dtype in (("codes", mx.uint32), ("scales", mx.float32), ("biases", mx.float32))
+    }
+    copies = {name: mx.array(np.array(array)) for name, array in arrays.items()}
+    other = QuantizedCache(64, 32, step_tokens=8)
+    other.reserve(reserved_tokens)
+    other.refill(7, copies)
+    assert other.nbytes == max(8, -(-reserved_tokens // 8) * 8) * (96 + 2 * 4 * 3)
+    cache.update(more)
+    other.update(more)
+    assert other.offset == 11
+    assert all((a == b).all() for a, b in zip(bits(cache), bits(other), strict=True))
+
+
+def test_a_refill_of_another_length_is_refused_and_changes_nothing() -> None:
+    cache = QuantizedCache(64, 32)
+    cache.update(random_rows(9, 64, 32))
+    before = bits(cache)
+    with pytest.raises(ValueError, match=r"rotated\.codes of a full layer has 9 rows, not 8"):
+        cache.refill(8, cache.rows_in_use())
+    assert cache.offset == 9
+    assert all((a == b).all() for a, b in zip(before, bits(cache), strict=True))
+
+
+def test_an_empty_cache_has_no_rows_in_use() -> None:
+    assert QuantizedCache(64, 32).rows_in_use() == {}
 
 
 def test_growth_holds_one_old_buffer_at_most() -> None:

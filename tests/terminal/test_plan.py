@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gemma_mlx.home import miniature_folder
+from tests.terminal.conftest import ChangedModel, Run
+
+RELEASED = Path(__file__).parents[1] / "golden" / "released_config.json"
+
+FIELDS = """weights_bytes full_cache_bytes sliding_cache_bytes snapshot_bytes scratch_bytes drafter_bytes total_bytes
+    limit_bytes fits largest_context_tokens""".split()
+
+
+@pytest.fixture
+def to_convert(tmp_path: Path) -> Path:
+    """The released model before its weights are downloaded."""
+    folder = tmp_path / "gemma-4-12B-it"
+    folder.mkdir()
+    shutil.copyfile(RELEASED, folder / "config.json")
+    return folder
+
+
+def test_json_has_every_part_and_they_add_up(run: Run) -> None:
+    ended = run("plan", "--json")
+    assert ended.code == 0
+    found = json.loads(ended.out)
+    assert [name for name in FIELDS if name not in found] == []
+    parts = [found[name] for name in FIELDS if name.endswith("_bytes") and name not in ("total_bytes", "limit_bytes")]
+    assert sum(parts) == found["total_bytes"]
+    assert (found["fits"], found["miniature"], found["context_tokens"]) == (True, True, 8192)
+
+
+def test_a_checkpoint_still_to_be_converted_is_planned_from_its_config_alone(run: Run, to_convert: Path) -> None:
+    ended = run("plan", "-m", to_convert, "--recipe", "4bit", "--memory", "16GB")
+    assert ended.code == 0
+    for line in ("weights 6.80 GB", "full layers' rows 2.68 GB 1.43 GB", "in 11.45 GB fits fits"):
+        words = line.split()
+        assert any(all(word in shown.split() for word in words) for shown in ended.out.splitlines()), line
+    assert "with a 4-bit drafter" in ended.out
+
+
+def test_what_does_not_fit_ends_with_1_and_says_how_much_is_missing(run: Run, to_convert: Path) -> None:
+    ended = run("plan", "-m", to_convert, "--recipe", "bf16", "--memory", "16GB")
+    assert ended.code == 1
+    assert "GB short" in ended.out
+    found = json.loads(run("plan", "-m", to_convert, "--recipe", "bf16", "--memory", "16GB", "--json").out)
+    assert (found["fits"], found["largest_context_tokens"]) == (False, 0)
+    assert found["missing_bytes"] == found["total_bytes"] + found["reserve_bytes"] - found["limit_bytes"]
+
+
+def test_a_drafter_is_counted(run: Run) -> None:
+    plain, drafted = (json.loads(run("plan", "--json", *more).out) for more in ([], ["--drafter", miniature_folder()]))
+    assert plain["drafter_bytes"] == 0
+    assert drafted["drafter_bytes"] > 1_000_000
+    assert drafted["total_bytes"] - plain["total_bytes"] == drafted["drafter_bytes"]
+
+
+@pytest.mark.parametrize(("context", "tokens"), [("4096", 4096), ("4k", 4096), ("4,096", 4096), ("8K", 8192)])
+def test_a_context_is_written_as_people_write_it(run: Run, context: str, tokens: int) -> None:
+    assert json.loads(run("plan", "--context", context, "--json").out)["context_tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--context", "0"], 2, "0"),
+        (["--context", "much"], 2, "much"),
+        (["--context", "9k"], 2, "8,192 positions"),
+        (["--memory", "16MB"], 2, "16MB"),
+        (["--recipe", "3bit"], 2, "3bit"),
+        (["--kv-bits", "4"], 2, "8"),
+        (["--drafter", "no/such"], 2, "no/such"),
+        (["-m", "no/such"], 2, "no/such"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(run: Run, arguments: list[str], code: int, told: str) -> None:
+    ended = run("plan", *arguments)
+    assert (ended.code, ended.out) == (code, "")
+    assert told in ended.err
+
+
+def test_a_packed_folder_is_not_packed_again(run: Run, tmp_path: Path) -> None:
+    assert run("convert", miniature_folder(), tmp_path / "four").code == 0
+    ended = run("plan", "-m", tmp_path / "four", "--recipe", "8bit")
+    assert (ended.code, ended.out) == (1, "")
+    assert "already packed" in ended.errors[0]
+
+
+@pytest.mark.parametrize("verb", [["ask", "Hello"], ["chat"]])
+def test_a_context_that_does_not_fit_is_refused_before_loading(
+    run: Run, changed_model: ChangedModel, verb: list[str]
+) -> None:
+    folder = changed_model("config.json", {"text_config.max_position_embeddings": 1 << 40})
+    ended = run(*verb, "-m", folder, "--context", "999999k")
+    assert (ended.code, ended.out) == (1, "")
+    assert "are missing" in ended.errors[0]
+    assert "would fit" in ended.errors[0]

@@ -1,0 +1,225 @@
+"""The plan against arithmetic done by hand for the released shapes, and against MLX's own counters on small models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from PIL import Image
+
+from convert.conversion import convert_checkpoint
+from convert.recipes import RECIPES, stored_by_recipe
+from gemma_mlx import Gemma, load
+from gemma_mlx.config import Config, parse_config, read_config
+from gemma_mlx.decoding.prefill import SoftTokens
+from gemma_mlx.decoding.session import Session
+from gemma_mlx.errors import ContextError
+from gemma_mlx.home import miniature_folder
+from gemma_mlx.machine import Machine, mac, this_machine
+from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, RESERVE_BYTES, Planner, plan_folder, stored_numbers
+from gemma_mlx.model.gemma4 import Gemma4
+
+RELEASED = Path(__file__).parent / "golden" / "released_config.json"
+LIMIT_16_GB = 11_453_246_122
+
+
+def released(machine: Machine, **changes: Any) -> Planner:
+    """The 12B at 4 bit, computed in bfloat16 as on a Mac."""
+    config = parse_config(json.loads(RELEASED.read_text(encoding="utf-8")))
+    stored = stored_by_recipe(Gemma4(config).shapes(), RECIPES["4bit"])
+    return replace(Planner(config, stored, machine, mx.bfloat16), **changes)
+
+
+def test_parts_of_the_released_model_are_as_counted_by_hand() -> None:
+    plan = released(mac("16GB")).plan(262_144)
+    assert plan.full_cache_bytes == 262_144 * 10_240
+    assert plan.sliding_cache_bytes == 40 * 2 * (1023 + 64) * 8 * 256 * 2
+    assert plan.snapshot_bytes == plan.pace.snapshots * 40 * 2 * 1023 * 8 * 256 * 2
+    assert plan.limit_bytes == LIMIT_16_GB
+    assert 6.8e9 < plan.weights_bytes < 6.81e9
+
+
+def test_the_whole_context_fits_16_gb_unquantized_also_with_the_drafter() -> None:
+    assert released(mac("16GB")).plan(262_144).fits
+    assert released(mac("16GB"), drafter_bytes=RELEASED_DRAFTER_BYTES).plan(262_144).fits
+    assert released(mac("16GB")).largest_context_tokens() == 262_144
+
+
+def test_8_bit_rows_take_680_bytes_where_bfloat16_takes_1280() -> None:
+    plans = [released(mac("16GB"), kv_bits=bits).plan(262_144) for bits in (None, 8)]
+    assert [plan.full_cache_bytes / 262_144 / 8 for plan in plans] == [1280, 680]
+    assert plans[0].sliding_cache_bytes == plans[1].sliding_cache_bytes
+
+
+def test_the_cpu_plan_counts_the_copies_of_keys_and_values() -> None:
+    metal, cpu = (released(replace(mac("32GB"), is_cpu=is_cpu)).plan(262_144) for is_cpu in (False, True))
+    assert cpu.scratch_bytes - metal.scratch_bytes == 2 * 262_144 * 512 * 2
+    assert metal.total_bytes + 2 * 262_144 * 512 * 2 == cpu.total_bytes
+
+
+def machine_of(limit_bytes: int) -> Machine:
+    return Machine("a machine", 2 * limit_bytes, limit_bytes)
+
+
+def test_the_largest_context_fits_and_one_more_token_does_not() -> None:
+    planner = released(machine_of(9_500_000_000))
+    largest = planner.largest_context_tokens()
+    assert 100_000 < largest < 262_144
+    assert planner.plan(largest).fits
+    assert not planner.plan(largest + 1).fits
+
+
+def test_less_memory_takes_a_slower_pace_before_it_is_too_little() -> None:
+    paces = []
+    for limit_bytes in range(11_600_000_000, 10_000_000_000, -20_000_000):
+        plan = released(machine_of(limit_bytes)).plan(262_144)
+        if plan.fits:
+            assert plan.total_bytes + RESERVE_BYTES <= limit_bytes
+            paces.append(plan.pace)
+    assert list(dict.fromkeys(paces)) == list(PACES)
+
+
+def test_what_does_not_fit_is_refused_with_what_is_missing_and_what_would_fit() -> None:
+    planner = released(machine_of(9_500_000_000))
+    largest, packed = planner.largest_context_tokens(), replace(planner, kv_bits=8).largest_context_tokens()
+    missing = planner.plan(262_144).missing_bytes
+    with pytest.raises(ContextError) as refused:
+        planner.require(262_144)
+    message = str(refused.value)
+    for told in (
+        f"{missing / 1e6:.1f} MB are missing",
+        f"{largest:,} tokens would fit",
+        f"{packed:,} with --kv-bits 8",
+    ):
+        assert told in message
+    assert planner.require().context_tokens == largest
+
+
+def test_a_model_that_never_fits_is_refused_without_promises() -> None:
+    with pytest.raises(ContextError, match=r"2\.\d\d GB are missing; convert the model to fewer bits"):
+        released(mac("8GB")).require()
+
+
+def test_more_positions_than_the_model_has_are_refused() -> None:
+    with pytest.raises(ContextError, match="262,144 positions, not 262,145"):
+        released(mac("64GB")).require(262_145)
+
+
+def test_load_refuses_before_it_reads_a_weight(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(miniature_folder(), folder)
+    weights = next(folder.glob("*.safetensors"))
+    before = weights.stat().st_atime_ns, mx.get_active_memory()
+    with pytest.raises(ContextError, match="are missing"):
+        load(folder, machine=machine_of(RESERVE_BYTES + 1_000_000))
+    assert mx.get_active_memory() == before[1]
+
+
+def test_limits_are_set_inside_and_restored_after_an_error(miniature: Gemma) -> None:
+    before = mx.set_memory_limit(1 << 33), mx.set_cache_limit(1 << 31)
+    try:
+        with pytest.raises(KeyError), miniature.plan.limits():
+            inside = mx.set_memory_limit(1 << 40), mx.set_cache_limit(1 << 30)
+            raise KeyError
+        after = mx.set_memory_limit(before[0]), mx.set_cache_limit(before[1])
+    finally:
+        mx.set_memory_limit(before[0])
+        mx.set_cache_limit(before[1])
+    assert inside[0] == miniature.plan.limit_bytes
+    assert RESERVE_BYTES // 2 <= inside[1] <= 1 << 29
+    assert after == (1 << 33, 1 << 31)
+
+
+def test_an_answer_works_within_the_limits_and_leaves_none_behind(miniature: Gemma) -> None:
+    before = mx.set_memory_limit(1 << 33)
+    answer = iter(miniature.stream([{"role": "user", "content": "Hello"}]))
+    next(answer)
+    inside = mx.set_memory_limit(miniature.plan.limit_bytes)
+    del answer  # abandoned: the limits go back all the same
+    after = mx.set_memory_limit(before)
+    assert (inside, after) == (miniature.plan.limit_bytes, 1 << 33)
+
+
+@pytest.mark.parametrize("recipe", ["4bit", "8bit", "bf16"])
+def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recipe: str) -> None:
+    config = read_config(miniature_folder())
+    convert_checkpoint(miniature_folder(), tmp_path / recipe, recipe)
+    planned = stored_by_recipe(Gemma4(config).shapes(), RECIPES[recipe])
+    stored = stored_numbers(tmp_path / recipe)
+    assert {name: count for name, count in planned.items() if count} == dict(stored)
+    mx.clear_cache()
+    before_bytes = mx.get_active_memory()
+    gemma = load(tmp_path / recipe, dtype=mx.bfloat16)
+    loaded_bytes = mx.get_active_memory() - before_bytes
+    assert gemma.plan.weights_bytes == pytest.approx(loaded_bytes, rel=0.002)
+
+
+def soft_image(model: Gemma4, start: int, tokens: int) -> SoftTokens:
+    """A picture of as many soft tokens, embedded as a real one is."""
+    patches = np.zeros((tokens, 6912), dtype=np.float32)
+    positions = np.zeros((tokens, 2), dtype=np.int32)
+    return SoftTokens(
+        start=start,
+        stop=start + tokens,
+        is_image=True,
+        digest="picture",
+        rows=lambda first, last: model.embed_image(mx.array(patches[first:last]), mx.array(positions[first:last])),
+    )
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("picture_tokens", [0, 1120])
+def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None, picture_tokens: int) -> None:
+    gemma = load(miniature_folder(), dtype=dtype, kv_bits=kv_bits)
+    plan = gemma.plan
+    mx.clear_cache()
+    before_bytes = mx.get_active_memory() - plan.weights_bytes
+    mx.reset_peak_memory()
+    session = gemma.session()
+    ids = [7] * (plan.context_tokens - 2)
+    media = [soft_image(gemma.model, 4000, picture_tokens)] if picture_tokens else []
+    hidden, _ = session.prefill(ids, media, stable_tokens=len(ids) - 3)
+    mx.eval(gemma.model.logits(gemma.model(gemma.model.embed_tokens(mx.array([[7]])), session.caches)))
+    peak_bytes = mx.get_peak_memory() - before_bytes
+    assert session.nbytes <= plan.full_cache_bytes + plan.sliding_cache_bytes + plan.snapshot_bytes
+    assert peak_bytes <= plan.total_bytes
+    if picture_tokens:  # the plan is for the largest picture; on a model so small that is most of the scratch
+        assert plan.total_bytes <= 1.6 * peak_bytes
+
+
+def test_a_planned_context_is_the_most_that_prompt_and_answer_take() -> None:
+    gemma = load(miniature_folder(), context_tokens=30)
+    with pytest.raises(ContextError, match=r"context planned \(of the model's 8,192\) is 30"):
+        gemma.reply([{"role": "user", "content": "word " * 30}])
+    reply = gemma.reply([{"role": "user", "content": "Hello"}], sampling=gemma.sampling(temperature=0), max_tokens=2000)
+    assert reply.prompt_tokens + reply.generated_tokens <= 30
+
+
+def test_caches_grow_one_layer_at_a_time(tiny_model: Gemma4, tiny_config: Config) -> None:
+    session = Session(tiny_model)
+    session.prefill([5] * 1000)
+    mx.clear_cache()
+    text = tiny_config.text
+    layer_bytes = [1024 * steps * text.row_dims * tiny_model.dtype.size for steps in (1, 2)]
+    before_bytes = mx.get_active_memory()
+    mx.reset_peak_memory()
+    for cache in session.caches:
+        if hasattr(cache, "reserve"):
+            cache.reserve(2048)
+    grown_bytes = text.full_layers * (layer_bytes[1] - layer_bytes[0])
+    assert mx.get_active_memory() - before_bytes == grown_bytes
+    assert text.full_layers > 1
+    assert mx.get_peak_memory() - before_bytes <= grown_bytes + layer_bytes[0]
+
+
+def test_plan_folder_takes_the_whole_context_where_none_is_named() -> None:
+    machine = this_machine()
+    assert plan_folder(miniature_folder(), machine).context_tokens == 8192
+    assert plan_folder(miniature_folder(), machine, context_tokens=100).context_tokens == 100
