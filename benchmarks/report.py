@@ -47,10 +47,14 @@ def continued(file: Path, facts: Report) -> Report:
 
 
 def finished(report: Report, facts: Report) -> Report | None:
-    """The point of `report` that was measured with exactly these `facts` about it, if it has one without error."""
+    """The point of `report` that was measured as `facts` want it, if it has one without error, with what is planned now.
+
+    A plan that has become another one does not change what was measured, unless it makes the run another one.
+    """
+    wanted = {key: value for key, value in facts.items() if key not in ("planned_bytes", "fits")}
     for point in report["points"]:
-        if "error" not in point and all(point.get(key) == value for key, value in facts.items()):
-            return dict(point)
+        if "error" not in point and all(point.get(key) == value for key, value in wanted.items()):
+            return {**point, **facts}
     return None
 
 

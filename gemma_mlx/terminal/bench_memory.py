@@ -56,14 +56,11 @@ class MemoryRun:
         from benchmarks.report import finished, put
 
         name = f"{place}: {point.settings.context_tokens:,} tokens, {point.settings.layout}"
-        found = finished(self._report, point.facts)
-        if found is not None:
-            self._output.note(f"{name}: measured before")
-            return
-        found = measure_point(point, lambda phase: self._output.status(f"{name}: {phase} ..."))
+        before = finished(self._report, point.facts)
+        found = before or measure_point(point, lambda phase: self._output.status(f"{name}: {phase} ..."))
         put(self._report, found)
         self._keep()
-        self._output.note(f"{name}: {_outcome(found)}")
+        self._output.note(f"{name}: {_outcome(found)}{', measured before' if before else ''}")
 
     def _check_needle(self) -> None:
         from benchmarks.needle import shortest_context
