@@ -47,7 +47,7 @@ def continued(file: Path, facts: Report) -> Report:
 
 
 def finished(report: Report, facts: Report) -> Report | None:
-    """The point of `report` that was measured as `facts` want it, if it has one without error, with what is planned now.
+    """The point of `report` that was measured without error as `facts` want it, with what is planned now; or None.
 
     A plan that has become another one does not change what was measured, unless it makes the run another one.
     """
