@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -33,10 +34,19 @@ def blocks() -> Iterator[Block]:
         yield Block(match["language"], match["code"], match["why"])
 
 
+def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each verb with its command; those inside a group as `bench memory`."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
 def flag_table() -> str:
     """Each flag of each verb, from the command line itself: how it is spelled, what it does, where it works."""
     verbs: dict[tuple[str, str], list[str]] = {}
-    for verb, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for verb, command in commands(typer.main.get_command(app)):
         for parameter in command.params:
             if parameter.param_type_name == "option":
                 spelled = ", ".join(f"`{name}`" for name in parameter.opts)

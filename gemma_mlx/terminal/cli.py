@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gemma_mlx import __version__
+from gemma_mlx.terminal import bench
 from gemma_mlx.terminal.ask import ask
 from gemma_mlx.terminal.caption import caption
 from gemma_mlx.terminal.chat import chat
@@ -80,6 +81,18 @@ def describe(
 
 for verb in (ask, chat, transcribe, caption, plan, convert, demo):
     app.command(cls=_Command)(verb)
+
+benchmarks = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None)
+for benchmark in (bench.memory,):
+    benchmarks.command(cls=_Command)(benchmark)
+
+
+@benchmarks.callback()
+def describe_benchmarks() -> None:
+    """Measure what a run takes: a table, a picture and one line of JSON."""
+
+
+app.add_typer(benchmarks, name="bench")
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ _PENALTY = "Above 1 avoids what was said before."
 _DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
 _CONTEXT = "Most tokens of prompts and answers together, as 32768 or 32k; memory is planned for them."
+_MEMORY = "Plan for a Mac with so much memory, as 16GB, instead of this machine."
 _KV_BITS = "8 keeps the long-range cache at 8 bit, in about half the memory; answers may differ slightly."
 _MODELS_OWN = "the model's"
 
@@ -95,6 +96,7 @@ PlannedContext = Annotated[
     int | None,
     typer.Option("--context", parser=tokens, metavar="TOKENS", help=_CONTEXT, show_default="all that the model has"),
 ]
+Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help=_MEMORY, show_default="this machine")]
 KvBits = Annotated[int | None, typer.Option("--kv-bits", callback=_kv_bits, metavar="8", help=_KV_BITS)]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but what must be known.")]
 

@@ -20,7 +20,6 @@ from gemma_mlx.terminal.safe import visible_line
 if TYPE_CHECKING:
     from gemma_mlx.memory import Plan, Planner
 
-_MEMORY_HELP = "Plan for a Mac with so much memory, as 16GB, instead of this machine."
 _RECIPE_HELP = "Plan the folder as `convert` would pack it: 4bit, 8bit or bf16. Its weights need not be there yet."
 _DRAFTER_HELP = "Folder of a draft head to count in."
 
@@ -37,9 +36,7 @@ PARTS = {
 def plan(
     model: flag.Model = None,
     context: flag.PlannedContext = None,
-    memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help=_MEMORY_HELP, show_default="this machine")
-    ] = None,
+    memory: flag.Memory = None,
     recipe: Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = None,
     kv_bits: flag.KvBits = None,
     drafter: Annotated[str | None, typer.Option("--drafter", metavar="FOLDER", help=_DRAFTER_HELP)] = None,

@@ -1,0 +1,164 @@
+"""The running of `gemma-mlx bench memory`: point after point, and what is shown of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemma_mlx.errors import GemmaError, UsageError
+from gemma_mlx.terminal.failures import one_line
+from gemma_mlx.terminal.loading import MINIATURE_NOTE
+from gemma_mlx.terminal.output import Output, write_stdout
+
+if TYPE_CHECKING:
+    from benchmarks.memory import PlannedPoint, Series
+    from benchmarks.report import Report
+
+
+class MemoryRun:
+    """The measuring: everything is checked when this is made, so that nothing fails after an hour."""
+
+    def __init__(
+        self, series: Series, output: Output, folder: Path | None, picture: Path | None, depths: list[float]
+    ) -> None:
+        from benchmarks.memory import plan_series, series_facts
+        from benchmarks.memory_plot import require_matplotlib
+        from benchmarks.report import FILE, continued
+
+        if picture is not None:
+            require_matplotlib()
+        self._series, self._output, self._depths = series, output, depths
+        self._points = plan_series(series)
+        self._file = folder / FILE if folder else None
+        self._contexts = sorted({point.settings.context_tokens for point in self._points})
+        if depths:
+            self._check_needle()
+        facts = series_facts(series, self._points)
+        self._report = continued(self._file, facts) if self._file else {**facts, "points": [], "needle": []}
+        self._keep()
+        if facts["miniature"]:
+            output.say(MINIATURE_NOTE.format(name=facts["model"]).replace("answers", "is measured"))
+
+    def __call__(self) -> Report:
+        """The report: whole, or with `interrupted` and what there is."""
+        try:
+            for count, point in enumerate(self._points, start=1):
+                self._measure(point, f"{count} of {len(self._points)}")
+            if self._depths:
+                self._search()
+        except KeyboardInterrupt:
+            self._output.say("interrupted: what is shown was measured before")
+            return {**self._report, "interrupted": True}
+        return self._report
+
+    def _measure(self, point: PlannedPoint, place: str) -> None:
+        from benchmarks.child import measure_point
+        from benchmarks.report import finished, put
+
+        name = f"{place}: {point.settings.context_tokens:,} tokens, {point.settings.layout}"
+        before = finished(self._report, point.facts)
+        found = before or measure_point(point, lambda phase: self._output.status(f"{name}: {phase} ..."))
+        put(self._report, found)
+        self._keep()
+        self._output.note(f"{name}: {_outcome(found)}{', measured before' if before else ''}")
+
+    def _check_needle(self) -> None:
+        from benchmarks.needle import shortest_context
+        from gemma_mlx.inputs.prompt import PromptBuilder
+
+        needed = shortest_context(PromptBuilder.from_folder(self._series.folder))
+        if self._contexts[0] < needed:
+            raise UsageError(f"--needle needs contexts of at least {needed:,} tokens, not {self._contexts[0]:,}")
+
+    def _search(self) -> None:
+        from dataclasses import asdict
+
+        from benchmarks.memory import SEED
+        from benchmarks.needle import search
+        from benchmarks.point import DTYPES
+        from gemma_mlx.gemma import load
+
+        self._output.status("loading for the needle ...")
+        dtype = DTYPES[self._points[0].settings.dtype]
+        gemma = load(self._series.folder, dtype=dtype, kv_bits=self._series.kv_bits)
+        self._output.clear_status()
+        self._report["needle"] = []
+        for cell in search(gemma, self._contexts, self._depths, SEED):
+            self._report["needle"].append(asdict(cell))
+            self._keep()
+            came = cell.error or f"{'found' if cell.found else 'not found'} in {cell.time_s:.1f} s"
+            self._output.note(f"needle at {cell.depth:g} of {cell.context_tokens:,} tokens: {came}")
+
+    def _keep(self) -> None:
+        from benchmarks.report import write_report
+
+        if self._file is not None:
+            try:
+                write_report(self._report, self._file)
+            except OSError as error:
+                raise GemmaError(f"cannot write {str(self._file)!r}: {error.strerror}; name another --output") from None
+
+
+def finish(report: Report, output: Output, picture: Path | None, *, show_table: bool) -> None:
+    """Table, picture, and the JSON line."""
+    output.clear_status()
+    if show_table:
+        for line in [*_table(report), *_needle_table(report)]:
+            output.note(line)
+    if picture is not None and report["points"]:
+        from benchmarks.memory_plot import draw
+
+        try:
+            png, svg = draw(report, picture)
+        except OSError as error:
+            raise GemmaError(f"cannot write the plot {str(picture)!r}: {error.strerror}; name another place") from None
+        output.note(f"drawn: {png} and {svg}")
+    write_stdout(one_line(report) + "\n")
+
+
+def _outcome(point: dict[str, Any]) -> str:
+    if "error" in point:
+        return f"failed: {point['error']}"
+    return f"{_gb(point['active_bytes'])} GB held, peak {_gb(point['peak_bytes'])} GB"
+
+
+def _table(report: Report) -> list[str]:
+    """The points, a line each, in GB of 10^9 bytes."""
+    rows = [["context", "layout", "planned", "held", "decode peak", "prefill peak", "of plan"]]
+    for point in report["points"]:
+        planned, peak = point.get("planned_bytes"), point.get("peak_bytes")
+        keys = ("planned_bytes", "active_bytes", "decode_peak_bytes", "prefill_peak_bytes")
+        share = f"{peak / planned:.1%}" if planned and peak else "failed" if "error" in point else "-"
+        figures = [_gb(point.get(key)) for key in keys]
+        rows.append(
+            [f"{point['context_tokens']:,}", point["layout"], *figures, "failed" if "error" in point else share]
+        )
+    about = (
+        f"{report['model']} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
+        f"{report['mlx_version']}; GB of 10^9 bytes; caches filled with random rows"
+    )
+    return [about, *_aligned(rows)]
+
+
+def _needle_table(report: Report) -> list[str]:
+    cells = report.get("needle") or []
+    depths = sorted({cell["depth"] for cell in cells})
+    rows = [["needle at", *(f"{depth:g}" for depth in depths)]]
+    for context in sorted({cell["context_tokens"] for cell in cells}):
+        found = {cell["depth"]: cell["found"] for cell in cells if cell["context_tokens"] == context}
+        rows.append(
+            [f"{context:,}", *(("yes" if found[depth] else "no") if depth in found else "-" for depth in depths)]
+        )
+    toy = ["the miniature is a toy: that it does not find the number says nothing about Gemma 4 12B"]
+    return [*_aligned(rows), *(toy if report["miniature"] else [])] if cells else []
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _gb(count_bytes: int | None) -> str:
+    if count_bytes is None:
+        return "-"
+    return f"{count_bytes / 1e9:.2f}" if count_bytes >= 1e9 else f"{count_bytes / 1e9:.4f}"

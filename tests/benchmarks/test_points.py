@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from benchmarks.child import measure_point
+from benchmarks.memory import PlannedPoint, Series, plan_series
+from benchmarks.memory_point import OwnModel
+from benchmarks.point import PointSettings, measure
+from gemma_mlx.config import Config
+from gemma_mlx.errors import UsageError
+from gemma_mlx.home import miniature_folder
+
+
+@pytest.fixture
+def settings(tiny_folder: Path) -> PointSettings:
+    return PointSettings(
+        folder=str(tiny_folder),
+        context_tokens=2048,
+        layout="shared",
+        dtype="float32",
+        kv_bits=None,
+        decode_tokens=3,
+        prefill_tokens=32,
+        snapshots=0,
+        block_sizes={},
+        seed=1,
+    )
+
+
+@pytest.mark.parametrize("layout", ["shared", "plain"])
+def test_a_point_ends_exactly_at_its_context(settings: PointSettings, layout: str) -> None:
+    runners = []
+
+    def load(given: PointSettings) -> OwnModel:
+        runners.append(OwnModel(given))
+        return runners[0]
+
+    *_, found = measure(load, replace(settings, layout=layout))
+    assert {cache.offset for cache in runners[0]._caches} == {2048}
+    assert found["peak_bytes"] == max(found["decode_peak_bytes"], found["prefill_peak_bytes"])
+    assert found["peak_bytes"] > found["active_bytes"] > sum(cache.nbytes for cache in runners[0]._caches)
+
+
+def test_the_plain_layout_holds_more_by_its_wider_rows(settings: PointSettings, tiny_config: Config) -> None:
+    text = tiny_config.text
+    active = {}
+    for layout in ("shared", "plain"):
+        mx.clear_cache()
+        before = mx.get_active_memory()
+        first = next(measure(OwnModel, replace(settings, layout=layout)))
+        active[layout] = first["active_bytes"] - before
+    wider = 2 * text.global_head_dim - text.row_dims
+    assert abs(active["plain"] - active["shared"] - 2048 * text.full_layers * wider * 4) < 20_000
+
+
+def test_snapshots_are_held_for_real(settings: PointSettings, tiny_config: Config) -> None:
+    text = tiny_config.text
+    one = text.sliding_layers * 2 * text.num_key_value_heads * text.head_dim * (text.sliding_window - 1) * 4
+    active = []
+    for snapshots in (0, 3):
+        before = mx.get_active_memory()
+        active.append(next(measure(OwnModel, replace(settings, snapshots=snapshots)))["active_bytes"] - before)
+    assert abs(active[1] - active[0] - 3 * one) < 4_000
+
+
+def test_a_process_that_fails_is_a_point_with_its_reason(settings: PointSettings, tmp_path: Path) -> None:
+    found = measure_point(PlannedPoint(replace(settings, folder=str(tmp_path)), 1000, True))
+    assert "config.json" in found["error"]
+    assert (found["context_tokens"], found["layout"], found["planned_bytes"]) == (2048, "shared", 1000)
+    assert found["peak_bytes"] is None
+
+
+@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
+def test_a_process_that_is_killed_has_told_what_it_had_measured(settings: PointSettings) -> None:
+    def kill(phase: str) -> None:
+        if phase == "decoding":
+            listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True).stdout
+            own = [line.split() for line in listed.splitlines() if "benchmarks.memory_point" in line]
+            (child,) = [int(pid) for pid, parent, *_ in own if int(parent) == os.getpid()]
+            os.kill(child, signal.SIGKILL)
+
+    found = measure_point(PlannedPoint(replace(settings, decode_tokens=2000), None, None), kill)
+    assert found["error"] == "killed: out of memory, most likely (decoding)"
+    assert found["active_bytes"] > 0
+    assert found["peak_bytes"] is None
+
+
+def test_both_layouts_are_planned_by_the_width_of_their_rows(tiny_folder: Path, tiny_config: Config) -> None:
+    text = tiny_config.text
+    shared, plain = plan_series(Series(tiny_folder, contexts=[2048], dtype="bfloat16"))
+    assert shared.planned_bytes is not None
+    assert plain.planned_bytes is not None
+    wider = 2 * text.global_head_dim - text.row_dims
+    assert plain.planned_bytes - shared.planned_bytes == 2048 * text.full_layers * wider * 2
+
+
+def test_without_contexts_the_series_ends_at_the_models_own() -> None:
+    points = plan_series(Series(miniature_folder(), layouts=["shared"]))
+    assert [point.settings.context_tokens for point in points] == [4096, 8192]
+
+
+def test_kv_bits_with_the_plain_layout_are_refused(tiny_folder: Path) -> None:
+    with pytest.raises(UsageError, match="--layouts shared"):
+        plan_series(Series(tiny_folder, kv_bits=8))
+
+
+@pytest.mark.parametrize("peer", ["mlx-lm", "mlx-vlm"])
+def test_a_peer_is_measured_with_the_same_weights_or_named_as_missing(tiny_folder: Path, peer: str) -> None:
+    series = Series(tiny_folder, contexts=[512], layouts=[], peers=[peer], prefill_tokens=16, dtype="float32")
+    if find_spec(peer.replace("-", "_")) is None:
+        with pytest.raises(UsageError, match=f"pip install {peer}"):
+            plan_series(series)
+        return
+    (point,) = plan_series(series)
+    found = measure_point(point)
+    assert "error" not in found
+    assert found["peak_bytes"] > found["active_bytes"] > 0
+    assert found["planned_bytes"] is None
