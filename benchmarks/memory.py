@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gemma_mlx import __version__
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.machine import Machine, mac, this_machine
-from gemma_mlx.memory import plan_folder
+from gemma_mlx.memory import plan_folder, sliding_bytes
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.weights import computing_dtype
 
@@ -45,6 +45,8 @@ class Series:
     decode_tokens: int = 2
     prefill_tokens: int | None = None
     """None: the plan's chunk, and a peer's own."""
+    snapshots: int = 0
+    """Copies of the sliding layers' state that are held meanwhile: a conversation has some, a single question none."""
     memory: str | None = None
     """The Mac to plan for, as "16GB"; None: this machine."""
 
@@ -74,12 +76,17 @@ def plan_series(series: Series) -> list[PlannedPoint]:
     text = read_config(series.folder).text
     check_kv_bits(text, series.kv_bits)
     contexts = _contexts(series.contexts, text)
-    machine = mac(series.memory) if series.memory else this_machine()
+    machine = planned_machine(series)
     return [
         _plan_point(series, text, machine, context, layout)
         for context in contexts
         for layout in (*series.layouts, *series.peers)
     ]
+
+
+def planned_machine(series: Series) -> Machine:
+    """The machine to plan for; the CPU's copies are planned where a CPU will do the measuring."""
+    return replace(mac(series.memory), is_cpu=on_cpu()) if series.memory else this_machine()
 
 
 def _contexts(asked: Sequence[int] | None, text: TextConfig) -> list[int]:
@@ -102,7 +109,7 @@ def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int
         dtype=dtype,
     )
     is_peer = layout in series.peers
-    usual = PREFILL_TOKENS if is_peer else plan.pace.chunk_tokens
+    usual = PREFILL_TOKENS if is_peer else plan.chunk_tokens
     room = context - series.decode_tokens - 1
     prefill = max(0, min(usual, room)) if series.prefill_tokens is None else series.prefill_tokens
     if room < prefill:
@@ -118,13 +125,14 @@ def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int
         kv_bits=series.kv_bits if layout == "shared" else None,
         decode_tokens=series.decode_tokens,
         prefill_tokens=prefill,
-        snapshots=0 if is_peer else plan.pace.snapshots,
+        snapshots=0 if is_peer else series.snapshots,
         block_sizes=asdict(plan.pace.block_sizes),
         seed=SEED,
     )
     if is_peer:
         return PlannedPoint(settings, None, None)
-    planned = plan.total_bytes
+    snapshot_bytes = sliding_bytes(text, min(text.sliding_window - 1, context), dtype.size)
+    planned = plan.total_bytes - plan.snapshot_bytes + series.snapshots * snapshot_bytes
     if layout == "plain":
         planned += plan.full_cache_bytes * (2 * text.global_head_dim - text.row_dims) // text.row_dims
     return PlannedPoint(settings, planned, planned <= plan.limit_bytes)
@@ -132,7 +140,7 @@ def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int
 
 def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, Any]:
     """What all points have in common: model, machine, versions, types. Two runs that agree here can be put together."""
-    machine = mac(series.memory) if series.memory else this_machine()
+    machine = planned_machine(series)
     return {
         "benchmark": "memory",
         "model": series.folder.resolve().name,
@@ -148,6 +156,7 @@ def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, An
         "dtype": points[0].settings.dtype,
         "kv_bits": series.kv_bits,
         "decode_tokens": series.decode_tokens,
+        "snapshots": series.snapshots,
         "prefill_tokens": "plan" if series.prefill_tokens is None else series.prefill_tokens,
         "rows": "random",
         "seed": SEED,

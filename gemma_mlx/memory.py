@@ -30,6 +30,7 @@ import mlx.core as mx
 
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.config import Config, read_config
+from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.machine import Machine
@@ -60,6 +61,7 @@ class Pace:
     """How much is done at once and kept: it costs memory and saves time."""
 
     chunk_tokens: int
+    """At most; `chunk_tokens_over` says how many over a long context."""
     block_sizes: BlockSizes
     snapshots: int
 
@@ -87,6 +89,11 @@ class Plan:
     snapshot_bytes: int
     scratch_bytes: int
     drafter_bytes: int
+
+    @property
+    def chunk_tokens(self) -> int:
+        """How many tokens of a prompt of that length go through the layers at once."""
+        return chunk_tokens_over(self.context_tokens, self.pace.chunk_tokens)
 
     @property
     def total_bytes(self) -> int:
@@ -185,7 +192,6 @@ class Planner:
 
     def _plan(self, context_tokens: int, pace: Pace) -> Plan:
         text, item_bytes = self.config.text, self.dtype.size
-        window_bytes = 2 * text.num_key_value_heads * text.head_dim * item_bytes * text.sliding_layers  # of one row
         row_bytes = cache_row_bytes(text, item_bytes, self.kv_bits)
         rows = -(-context_tokens // STEP_TOKENS) * STEP_TOKENS
         return Plan(
@@ -197,8 +203,9 @@ class Planner:
             weights_bytes=weights_bytes(self.stored, item_bytes)
             + (4 - item_bytes) * text.global_head_dim * text.full_layers,
             full_cache_bytes=rows * row_bytes * text.full_layers,
-            sliding_cache_bytes=(text.sliding_window - 1 + SLACK_TOKENS) * window_bytes,
-            snapshot_bytes=pace.snapshots * min(text.sliding_window - 1, context_tokens) * window_bytes,
+            sliding_cache_bytes=sliding_bytes(text, text.sliding_window - 1 + SLACK_TOKENS, item_bytes),
+            snapshot_bytes=pace.snapshots
+            * sliding_bytes(text, min(text.sliding_window - 1, context_tokens), item_bytes),
             scratch_bytes=max(
                 self._prefill_bytes(context_tokens, pace),
                 self._decode_bytes(context_tokens),
@@ -210,7 +217,7 @@ class Planner:
     def _prefill_bytes(self, context_tokens: int, pace: Pace) -> int:
         """The most that one layer takes on the way, for a chunk or the largest picture, which is a chunk of its own."""
         config, text = self.config, self.config.text
-        rows = min(context_tokens, max(pace.chunk_tokens, max(BUDGETS)))
+        rows = min(context_tokens, max(chunk_tokens_over(context_tokens, pace.chunk_tokens), max(BUDGETS)))
         block_tokens = pace.block_sizes.full_block_tokens(context_tokens)
         heads, kv_heads, dims = text.num_attention_heads, text.num_key_value_heads, text.head_dim
         full = self._scores(block_tokens, context_tokens) + 5 * rows * heads * text.global_head_dim
@@ -261,6 +268,11 @@ def stored_numbers(folder: Path) -> Stored:
 def weights_bytes(stored: Stored, item_bytes: int) -> int:
     """What weights take in memory: packed words as they are, all else in a computing type of `item_bytes`."""
     return sum(count * (4 if dtype == "U32" else item_bytes) for dtype, count in stored.items())
+
+
+def sliding_bytes(text: TextConfig, rows: int, item_bytes: int) -> int:
+    """So many rows of keys and values on all sliding layers."""
+    return 2 * rows * text.num_key_value_heads * text.head_dim * item_bytes * text.sliding_layers
 
 
 def readable(count_bytes: int) -> str:

@@ -16,6 +16,16 @@ from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
 
 CHUNK_TOKENS = 512
+"""At most so many tokens go through the layers at once."""
+LEAST_CHUNK_TOKENS = 128
+CHUNK_PAIRS = 1 << 25
+"""Pairs of query and key in a chunk: over long contexts it gets shorter, 256 tokens over 131,072, so that a chunk takes
+about as long everywhere. Between two chunks is when progress is shown and an interrupt is heeded."""
+
+
+def chunk_tokens_over(keys: int, most_tokens: int = CHUNK_TOKENS) -> int:
+    """How long a chunk of a prompt of `keys` tokens is."""
+    return min(most_tokens, max(LEAST_CHUNK_TOKENS, CHUNK_PAIRS // max(1, keys)))
 
 
 @dataclass(frozen=True)

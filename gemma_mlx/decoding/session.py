@@ -18,7 +18,14 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from gemma_mlx.decoding.generate import settle
-from gemma_mlx.decoding.prefill import CHUNK_TOKENS, SoftTokens, chunk_bounds, finish_chunk, forward_chunk
+from gemma_mlx.decoding.prefill import (
+    CHUNK_TOKENS,
+    SoftTokens,
+    chunk_bounds,
+    chunk_tokens_over,
+    finish_chunk,
+    forward_chunk,
+)
 from gemma_mlx.model.cache import SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
@@ -91,7 +98,7 @@ class Session:
                 cache.reserve(len(ids) + reserve_tokens)
         last: mx.array | None = None
         images = [(item.start, item.stop) for item in media if item.is_image]
-        for _, stop in chunk_bounds(reused, len(ids), images, self._chunk_tokens):
+        for _, stop in chunk_bounds(reused, len(ids), images, chunk_tokens_over(len(ids), self._chunk_tokens)):
             try:
                 last = self._compute(ids, media, stop)
                 if 0 < stable_tokens <= stop:

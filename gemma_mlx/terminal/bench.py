@@ -23,6 +23,7 @@ _PEERS = ("mlx-lm", "mlx-vlm")
 _CONTEXTS_HELP = "Contexts in tokens, as 4096,32k. Default: 4096 to 262144, as far as the model goes."
 _LAYOUTS_HELP = "Of shared (ours) and plain (two tensors for K and V), those to measure."
 _PREFILL_HELP = "Length of the prefill chunk: a number, 0 for none, or plan for what the plan chooses."
+_SNAPSHOTS_HELP = "Snapshots of the sliding layers held meanwhile, as a conversation does."
 _DTYPE_HELP = "Compute in bf16 or float32. Default: bf16 on a GPU, float32 on a CPU."
 _PEER_HELP = "Also measure mlx-lm or mlx-vlm, where installed. Repeatable."
 _NEEDLE_HELP = "Also hide a number in a long text and ask for it, in each context at each depth."
@@ -41,6 +42,7 @@ def memory(
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", min=1, metavar="N", help="Tokens to decode.")] = 2,
     prefill_tokens: Annotated[str, typer.Option("--prefill-tokens", metavar="N", help=_PREFILL_HELP)] = "plan",
+    snapshots: Annotated[int, typer.Option("--snapshots", min=0, max=8, metavar="N", help=_SNAPSHOTS_HELP)] = 0,
     dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
     kv_bits: flag.KvBits = None,
     ram: flag.Memory = None,
@@ -82,6 +84,7 @@ def memory(
                 kv_bits=kv_bits,
                 decode_tokens=tokens,
                 prefill_tokens=None if prefill_tokens == "plan" else _whole("--prefill-tokens", prefill_tokens),
+                snapshots=snapshots,
                 memory=ram,
             )
             run = MemoryRun(series, shown, output_folder, picture, _depths(depths, needle))

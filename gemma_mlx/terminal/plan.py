@@ -111,7 +111,7 @@ def as_object(folder: Path, planner: Planner, planned: Plan) -> dict[str, Any]:
         "missing_bytes": planned.missing_bytes,
         "fits": planned.fits,
         "largest_context_tokens": planner.largest_context_tokens(),
-        "chunk_tokens": planned.pace.chunk_tokens,
+        "chunk_tokens": planned.chunk_tokens,
         "full_block_tokens": planned.pace.block_sizes.full_block_tokens(planned.context_tokens),
         "snapshots": planned.pace.snapshots,
     }
@@ -145,7 +145,7 @@ def _table(folder: Path, planner: Planner, planned: Plan) -> list[str]:
     width = max(len(label) for label, _ in rows)
     title = (
         f"{visible_line(folder.resolve().name)} on {planned.machine.name}, context {planned.context_tokens:,} tokens, "
-        f"prefill {planned.pace.chunk_tokens} at once"
+        f"prefill {planned.chunk_tokens} at once"
     )
     return [title, *(_row(label, cells, width) for label, cells in rows)]
 
