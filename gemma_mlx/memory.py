@@ -29,7 +29,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from gemma_mlx.checkpoint import read_headers
-from gemma_mlx.config import Config, read_config
+from gemma_mlx.config import Config, TextConfig, read_config
 from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
