@@ -29,9 +29,7 @@ _TEMPERATURE = "How freely to draw tokens; 0 always takes the likeliest."
 _MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
 _PENALTY = "Above 1 avoids what was said before."
 _DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
-_CACHE = (
-    "Go on from what FILE kept of earlier questions about the same pictures or piped text, and keep this one in it."
-)
+_CACHE = "Keep in FILE what is read of piped text and pictures, for the next question about them."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
 _MODELS_OWN = "the model's"
 
