@@ -102,7 +102,8 @@ for turn in range(500):
 def test_memory_is_flat_over_500_turns_with_media() -> None:
     """A process of its own, so that nothing else is in the figures. A leak of 10 kB a turn would be seen."""
     command = [sys.executable, "-c", _TURNS, "0"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    root = Path(__file__).parents[1]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     turns = [json.loads(line) for line in ended.stdout.splitlines()]
     assert len(turns) == 500

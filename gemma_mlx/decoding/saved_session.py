@@ -101,6 +101,8 @@ def save(session: Session, path: Path, identity: Identity) -> None:
 def resume(session: Session, path: Path, identity: Identity) -> None:
     """Makes `session` the one saved at `path`. Raises UnusableError where it cannot; then the session is empty."""
     session.reset()
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+        raise UnusableError("it is not a file")
     try:
         raw, infos = header_bytes(path), {info.name: info for info in read_header(path)}
         metadata = _metadata(raw)

@@ -222,9 +222,11 @@ def test_rows_of_another_kind_or_shape_are_refused(tiny_model: Gemma4, miniature
     assert "layers.0.keys has shape [1, 2, 71, 8], here a row has [1, 2, 1, 16]" in why_not(tiny_model, path)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tiny_model: Gemma4, path: Path, tmp_path: Path) -> None:
+def test_a_missing_file_a_folder_and_a_pipe_are_refused(tiny_model: Gemma4, path: Path, tmp_path: Path) -> None:
     assert why_not(tiny_model, path) == "there is no such file"
-    assert why_not(tiny_model, tmp_path).startswith("it cannot be read (Is a directory")
+    assert why_not(tiny_model, tmp_path) == "it is not a file"
+    os.mkfifo(path)
+    assert why_not(tiny_model, path) == "it is not a file"
 
 
 def test_only_a_session_is_ever_replaced(tiny_model: Gemma4, path: Path) -> None:
