@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -65,10 +66,19 @@ _WHY = {
 
 def check_target(path: Path) -> None:
     """Raises UsageError where a session must not or cannot be saved at `path`: nothing but a session is replaced."""
+    try:
+        _check_target(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot hold a session ({error.strerror}); name another file") from error
+
+
+def _check_target(path: Path) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {path.parent} for {path.name}; make it, or name another file")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError(f"{path} is not an ordinary file; name another one for the session")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path.parent} cannot be written to; name a file in another folder")
     if path.exists() and path.stat().st_size:
         with path.open("rb") as stream:
             if stream.read(8 + len(_BEGINNING))[8:] != _BEGINNING:
@@ -101,9 +111,9 @@ def save(session: Session, path: Path, identity: Identity) -> None:
 def resume(session: Session, path: Path, identity: Identity) -> None:
     """Makes `session` the one saved at `path`. Raises UnusableError where it cannot; then the session is empty."""
     session.reset()
-    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-        raise UnusableError("it is not a file")
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+            raise UnusableError("it is not a file")
         raw, infos = header_bytes(path), {info.name: info for info in read_header(path)}
         metadata = _metadata(raw)
         _check_identity(identity, json.loads(metadata["identity"]))

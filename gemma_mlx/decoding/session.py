@@ -77,7 +77,7 @@ class Session:
         """Forgets everything."""
         self.caches: list[Cache] = self._model.make_caches()
         self._keys: list[Key] = []
-        self._snapshots: list[_Snapshot] = []  # the oldest first
+        self._snapshots: list[_Snapshot] = []  # the one last asked for is last
 
     @property
     def offset(self) -> int:
@@ -153,28 +153,30 @@ class Session:
     def refill(self, contents: Contents) -> None:
         """The session becomes the one whose `contents` these are; ValueError, and an empty session, if it cannot.
 
-        Each array is asked for once, layer by layer, and let go of before the next layer's.
+        Each array is asked for once, layer by layer, and let go of before the next layer's; those of snapshots more
+        than are kept are not asked for.
         """
         self.reset()
         if not contents.keys:
             return
+        offsets = list(enumerate(contents.snapshot_offsets))
+        snapshots = {
+            number: _Snapshot(offset, {}) for number, offset in offsets[-self._most_snapshots or len(offsets) :]
+        }
         try:
-            offsets = contents.snapshot_offsets
-            found: list[dict[int, SlidingSnapshot]] = [{} for _ in offsets]
             for index, cache in enumerate(self.caches):
-                for number, offset in enumerate(offsets):
+                for number, snapshot in snapshots.items():
                     if isinstance(cache, SlidingCache):
-                        cache.refill(offset, _of_layer(f"snapshots.{number}.", index, contents.arrays))
-                        found[number][index] = cache.snapshot()
-                        mx.eval(list(found[number][index].rows_in_use().values()))
+                        cache.refill(snapshot.offset, _of_layer(f"snapshots.{number}.", index, contents.arrays))
+                        snapshot.sliding[index] = cache.snapshot()
+                        mx.eval(list(snapshot.sliding[index].rows_in_use().values()))
                 cache.refill(len(contents.keys), _of_layer("", index, contents.arrays))
                 mx.eval(cache.state())
         except BaseException:
             self.reset()
             raise
         self._keys = list(contents.keys)
-        taken = [_Snapshot(offset, sliding) for offset, sliding in zip(offsets, found, strict=True)]
-        self._snapshots = taken[max(0, len(taken) - self._most_snapshots) :]
+        self._snapshots = list(snapshots.values())
 
     def one_position(self, snapshots: int) -> Mapping[str, mx.array]:
         """What `contents` would hold of a single position, to compare names, types and shapes with; not evaluated."""
@@ -236,11 +238,12 @@ class Session:
         return shared
 
     def _take_snapshots(self, offsets: Sequence[int]) -> None:
-        """Takes those of `offsets` that can be had of the caches as they stand, in place of the oldest."""
+        """Takes those of `offsets` that can be had of the caches as they stand, in place of the longest unasked for."""
         sliding = {index: cache for index, cache in enumerate(self.caches) if isinstance(cache, SlidingCache)}
         for offset in offsets:
             back = self.caches[0].offset - offset
-            known = any(snapshot.offset == offset for snapshot in self._snapshots)
+            known = [snapshot for snapshot in self._snapshots if snapshot.offset == offset]
+            self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.offset != offset] + known
             if known or not all(cache.can_rewind(back) for cache in sliding.values()):
                 continue
             del self._snapshots[: max(0, len(self._snapshots) + 1 - self._most_snapshots)]

@@ -100,6 +100,16 @@ def test_a_session_saved_again_is_the_same_file(tiny_model: Gemma4, saved: bytes
     assert path.read_bytes() == saved
 
 
+@pytest.mark.parametrize(("snapshots", "offsets"), [(0, []), (1, [118]), (2, [45, 118]), (9, [45, 118])])
+def test_no_more_snapshots_are_resumed_than_are_kept(
+    tiny_model: Gemma4, saved: bytes, path: Path, snapshots: int, offsets: list[int]
+) -> None:
+    path.write_bytes(saved)
+    session = Session(tiny_model, snapshots=snapshots)
+    resume(session, path, IDENTITY)
+    assert session.contents().snapshot_offsets == offsets
+
+
 def test_an_empty_session_is_saved_and_resumed(tiny_model: Gemma4, path: Path) -> None:
     save(Session(tiny_model), path, IDENTITY)
     assert resumed(tiny_model, path).offset == 0
@@ -225,6 +235,7 @@ def test_rows_of_another_kind_or_shape_are_refused(tiny_model: Gemma4, miniature
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tiny_model: Gemma4, path: Path, tmp_path: Path) -> None:
     assert why_not(tiny_model, path) == "there is no such file"
     assert why_not(tiny_model, tmp_path) == "it is not a file"
+    assert "File name too long" in why_not(tiny_model, tmp_path / ("n" * 300))
     os.mkfifo(path)
     assert why_not(tiny_model, path) == "it is not a file"
 
@@ -241,6 +252,8 @@ def test_only_a_session_is_ever_replaced(tiny_model: Gemma4, path: Path) -> None
             check_target(place)
     with pytest.raises(UsageError, match="there is no folder"):
         check_target(path.parent / "missing" / "session")
+    with pytest.raises(UsageError, match="File name too long"):
+        check_target(path.with_name("n" * 300))
     path.write_bytes(b"")
     check_target(path)
 

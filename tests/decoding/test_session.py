@@ -137,6 +137,13 @@ def test_the_last_of_several_stable_places_has_the_snapshot_where_there_is_but_o
     assert session.contents().snapshot_offsets == [20]
 
 
+def test_a_snapshot_asked_for_again_outlives_one_that_is_not(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model, snapshots=2)
+    session.prefill(LONG, stable_tokens=[20, 50])
+    session.prefill([*LONG, *LONG], stable_tokens=[200, 20])
+    assert session.contents().snapshot_offsets == [20, 200]
+
+
 @pytest.mark.parametrize("chunk_tokens", [5, 13, 400])
 def test_a_picture_in_a_later_turn_equals_a_cold_pass(tiny_model: Gemma4, chunk_tokens: int) -> None:
     placeholder = tiny_model._config.image_token_id
