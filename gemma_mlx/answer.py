@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ class Answer:
         gemma: Gemma,
         prompt: Prompt,
         *,
-        stable_tokens: int,
+        stable_tokens: Sequence[int],
         sampling: Sampling,
         max_tokens: int,
         logprobs: int,

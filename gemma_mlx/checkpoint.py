@@ -6,6 +6,7 @@ is read. Only safetensors are read, never pickles.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -19,6 +20,8 @@ from gemma_mlx.errors import CheckpointError
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 """As in the safetensors library."""
+FINGERPRINT_BYTES = 256
+"""Of each tensor."""
 DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4}
 """What a Gemma 4 folder may hold; float16 overflows in this model and is refused."""
 
@@ -102,15 +105,37 @@ def _what_else(folder: Path) -> str:
     return "name a folder that holds a Gemma 4 12B checkpoint"
 
 
-def read_header(file: Path) -> list[TensorInfo]:
-    """The tensors of one safetensors file, in order of their bytes, each checked against the file's size."""
+def fingerprint(folder: Path) -> str:
+    """Tells the model in `folder` from any other, also from one of the same shape: a sha256 in hex.
+
+    Over config.json, the headers, and some bytes from the middle of each tensor: another fine-tune or quantization
+    differs there, and a model of 24 GB need not be read for it.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in tensor_files(folder):
+        digest.update(header_bytes(file))
+        with file.open("rb") as stream:
+            for info in read_header(file):
+                stream.seek(max(info.start, (info.start + info.stop - FINGERPRINT_BYTES) // 2))
+                digest.update(stream.read(min(info.nbytes, FINGERPRINT_BYTES)))
+    return digest.hexdigest()
+
+
+def header_bytes(file: Path) -> bytes:
+    """The JSON text at the beginning of a safetensors file. Raises CheckpointError where there cannot be one."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
             raise _damaged(file, f"its header should have {length:,} bytes, the file has {size:,}")
-        raw = stream.read(length)
+        return stream.read(length)
+
+
+def read_header(file: Path) -> list[TensorInfo]:
+    """The tensors of one safetensors file, in order of their bytes, each checked against the file's size."""
+    size, raw = file.stat().st_size, header_bytes(file)
+    length = len(raw)
     try:
         header = json.loads(raw, object_pairs_hook=_refuse_duplicates)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}

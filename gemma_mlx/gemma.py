@@ -15,16 +15,18 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 
 from gemma_mlx.answer import Answer, Reply
+from gemma_mlx.checkpoint import fingerprint
 from gemma_mlx.config import Config, read_config
 from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.decoding.sampling import Sampling
+from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
@@ -132,8 +134,35 @@ class Gemma:
         """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
         pace = self.plan.pace
         return Session(
-            self.model, chunk_tokens=pace.chunk_tokens, block_sizes=pace.block_sizes, kv_bits=self.plan.kv_bits
+            self.model,
+            chunk_tokens=pace.chunk_tokens,
+            block_sizes=pace.block_sizes,
+            kv_bits=self.plan.kv_bits,
+            snapshots=pace.snapshots,
         )
+
+    def save_session(self, session: Session, path: str | os.PathLike[str]) -> None:
+        """Saves what `session` has cached in one safetensors file, for `resume_session` to go on from.
+
+        The file is replaced whole or, also where this process is killed, left as it was. Raises GemmaError where it
+        cannot be written, UsageError where `path` is no place for it.
+        """
+        save(session, Path(path), self._identity)
+
+    def resume_session(self, path: str | os.PathLike[str]) -> Session:
+        """The session saved at `path`. Where that cannot be used, an empty one and a GemmaWarning that says why."""
+        session = self.session()
+        try:
+            resume(session, Path(path), self._identity, self.plan.context_tokens)
+        except UnusableError as error:
+            message = f"the session in {path} is not used: {error}; the prompt is computed anew"
+            warnings.warn(message, GemmaWarning, stacklevel=2)
+        return session
+
+    @cached_property
+    def _identity(self) -> Identity:
+        dtype = str(self.model.dtype).removeprefix("mlx.core.")
+        return Identity(fingerprint(self.folder), self.prompts.chat_format.fingerprint, dtype)
 
     def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
         """`messages` with each picture and sound read and prepared, so that later turns need not do it again.
@@ -164,12 +193,15 @@ class Gemma:
         detail: int | None = None,
         logprobs: int = 0,
         session: Session | None = None,
+        shared_messages: Messages = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Answer:
         """Answers `messages`: iterate over it for steps, then ask it for its `reply`.
 
-        With a `session`, only what is new since its last turn is computed. `progress` is told (done, all) positions of
-        the prompt. Raises InputError for media or messages that cannot be read, ContextError for a prompt too long.
+        With a `session`, only what is new since its last turn is computed. `shared_messages` are what other prompts
+        will have in common with this one, such as the pictures without the question: the session can then go back to
+        where they end. `progress` is told (done, all) positions of the prompt. Raises InputError for media or messages
+        that cannot be read, ContextError for a prompt too long.
         """
         if max_tokens < 1:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
@@ -178,10 +210,12 @@ class Gemma:
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)
-        stable_tokens = 0
+        stable_tokens = []
         if session is not None:  # what the next turn's prompt will begin with
-            history = self.prompts.build(prepared, thinking=thinking, add_generation_prompt=False)
-            stable_tokens = _shared(prompt.ids, history.ids)
+            shared = [prepared, self.prepare(shared_messages, detail)] if shared_messages else [prepared]
+            for history in shared:
+                begun = self.prompts.build(history, thinking=thinking, add_generation_prompt=False)
+                stable_tokens.append(_shared(prompt.ids, begun.ids))
         return Answer(
             self,
             prompt,

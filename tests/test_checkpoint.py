@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from gemma_mlx.checkpoint import INDEX_FILE, read_header, read_headers, tensor_files
+from gemma_mlx.checkpoint import INDEX_FILE, fingerprint, read_header, read_headers, tensor_files
 from gemma_mlx.errors import CheckpointError
 
 
@@ -163,3 +163,17 @@ def test_folder_without_safetensors_says_what_to_do(tmp_path: Path, name: str, e
     message = refusal(tensor_files, tmp_path)
     assert "no *.safetensors in" in message
     assert expected in message
+
+
+def test_a_fingerprint_tells_weights_of_the_same_shape_apart(file: Path) -> None:
+    config = file.with_name("config.json")
+    config.write_text("{}")
+    numbers = mx.arange(4000.0)
+    found = []
+    for changed in (numbers, numbers, numbers * 2, numbers.astype(mx.bfloat16)):
+        mx.save_safetensors(str(file), {"a": changed, "b": mx.zeros(3)})
+        found.append(fingerprint(file.parent))
+    config.write_text("{ }")
+    found.append(fingerprint(file.parent))
+    assert found[0] == found[1]
+    assert len(set(found)) == 4

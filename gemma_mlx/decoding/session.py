@@ -8,11 +8,14 @@ layer can rewind. There, a snapshot of the sliding layers was taken:
     prompt 1   <bos><|turn>user Hi<turn|> | <|turn>model <|channel>thought <channel|> Hello!<turn|>
     prompt 2   <bos><|turn>user Hi<turn|> | <|turn>model Hello!<turn|> <|turn>user ...
                                           ^ snapshot
+
+The full layers need none: they rewind anywhere. With several snapshots, also an earlier message can be rewritten, and
+what stands before it is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -26,7 +29,7 @@ from gemma_mlx.decoding.prefill import (
     finish_chunk,
     forward_chunk,
 )
-from gemma_mlx.model.cache import SlidingCache, SlidingSnapshot
+from gemma_mlx.model.cache import SLACK_TOKENS, SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
@@ -38,11 +41,30 @@ Key = int | tuple[str, int]
 @dataclass(frozen=True)
 class _Snapshot:
     offset: int
-    sliding: tuple[SlidingSnapshot | None, ...]
+    sliding: dict[int, SlidingSnapshot]
+    """By layer."""
+
+    @property
+    def nbytes(self) -> int:
+        return sum(item.nbytes for item in self.sliding.values())
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a session knows: enough to make another one of it. `saved_session.py` puts it into a file."""
+
+    keys: Sequence[Key]
+    snapshot_offsets: Sequence[int]
+    arrays: Mapping[str, mx.array]
+    """The rows in use as views of the caches, named "layers.I.NAME" and "snapshots.N.layers.I.NAME"."""
 
 
 class Session:
-    """The caches of one conversation and what is in them."""
+    """The caches of one conversation and what is in them.
+
+    It keeps the last `snapshots` snapshots of the sliding layers; with none, a turn can only go back as far as those
+    layers rewind.
+    """
 
     def __init__(
         self,
@@ -51,18 +73,20 @@ class Session:
         chunk_tokens: int = CHUNK_TOKENS,
         block_sizes: BlockSizes | None = None,
         kv_bits: int | None = None,
+        snapshots: int = 1,
     ) -> None:
         self._model = model
         self._kv_bits = kv_bits
         self._chunk_tokens = chunk_tokens
         self._block_sizes = block_sizes
+        self._most_snapshots = snapshots
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
         self.caches: list[Cache] = self._model.make_caches(self._kv_bits)
         self._keys: list[Key] = []
-        self._snapshot: _Snapshot | None = None
+        self._snapshots: list[_Snapshot] = []  # the one last asked for is last
 
     @property
     def offset(self) -> int:
@@ -71,38 +95,38 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the caches and the snapshot hold."""
-        snapshot = self._snapshot.sliding if self._snapshot else ()
-        held = sum(item.keys.nbytes + item.values.nbytes for item in snapshot if item is not None)
-        return held + sum(cache.nbytes for cache in self.caches)
+        """Bytes that the caches and the snapshots hold."""
+        return sum(held.nbytes for held in [*self._snapshots, *self.caches])
 
     def prefill(
         self,
         ids: Sequence[int],
         media: Sequence[SoftTokens] = (),
         *,
-        stable_tokens: int = 0,
+        stable_tokens: int | Sequence[int] = (),
         reserve_tokens: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[mx.array, int]:
         """Brings the caches to the end of `ids`; returns the last hidden state [1, 1, D] and how many were re-used.
 
-        `stable_tokens` is how much of `ids` the next prompt will begin with: a snapshot is taken there. The caches are
-        given room for `reserve_tokens` more. `progress` is told (done, all) positions after each chunk; if it raises,
-        the chunks that are done stay cached. If anything else goes wrong, the session is empty afterwards.
+        `stable_tokens` is how much of `ids` the next prompt will begin with, or several such lengths, the likeliest
+        last: snapshots are taken there, of the last ones if there are more than are kept. The caches are given room
+        for `reserve_tokens` more. `progress` is told (done, all) positions after each chunk; if it raises, the chunks
+        that are done stay cached. If anything else goes wrong, the session is empty afterwards.
         """
         keys = _keys(ids, media)
         reused = self._keep(keys)
+        stable = self._stable_offsets(stable_tokens, keys)
+        self._take_snapshots(stable)
         for cache in self.caches:
             if not isinstance(cache, SlidingCache):
                 cache.reserve(len(ids) + reserve_tokens)
         last: mx.array | None = None
         images = [(item.start, item.stop) for item in media if item.is_image]
-        for _, stop in chunk_bounds(reused, len(ids), images, chunk_tokens_over(len(ids), self._chunk_tokens)):
+        for stop in self._chunk_stops(reused, len(ids), images, stable):
             try:
                 last = self._compute(ids, media, stop)
-                if 0 < stable_tokens <= stop:
-                    self._take_snapshot(stable_tokens)
+                self._take_snapshots(stable)
             except BaseException:
                 self.reset()
                 raise
@@ -123,6 +147,71 @@ class Session:
             return
         offset = settle(self.caches, self.offset + len(ids))
         self._keys += ids[: offset - self.offset]
+
+    def contents(self) -> Contents:
+        """What to save. ValueError while an answer is on its way: the caches run ahead of what is known then."""
+        if not self._consistent() or self.caches[0].offset != self.offset:
+            raise ValueError("an answer is still on its way")
+        if not self.offset:
+            return Contents([], [], {})
+        arrays = _named("", enumerate(self.caches))
+        for number, snapshot in enumerate(self._snapshots):
+            arrays |= _named(f"snapshots.{number}.", snapshot.sliding.items())
+        return Contents(self._keys, [snapshot.offset for snapshot in self._snapshots], arrays)
+
+    def refill(self, contents: Contents) -> None:
+        """The session becomes the one whose `contents` these are; ValueError, and an empty session, if it cannot.
+
+        Each array is asked for once, layer by layer, and let go of before the next layer's; those of snapshots more
+        than are kept are not asked for.
+        """
+        self.reset()
+        if not contents.keys:
+            return
+        offsets = list(enumerate(contents.snapshot_offsets))
+        snapshots = {
+            number: _Snapshot(offset, {}) for number, offset in offsets[-self._most_snapshots or len(offsets) :]
+        }
+        try:
+            for index, cache in enumerate(self.caches):
+                for number, snapshot in snapshots.items():
+                    if isinstance(cache, SlidingCache):
+                        cache.refill(snapshot.offset, _of_layer(f"snapshots.{number}.", index, contents.arrays))
+                        snapshot.sliding[index] = cache.snapshot()
+                        mx.eval(list(snapshot.sliding[index].rows_in_use().values()))
+                cache.refill(len(contents.keys), _of_layer("", index, contents.arrays))
+                mx.eval(cache.state())
+        except BaseException:
+            self.reset()
+            raise
+        self._keys = list(contents.keys)
+        self._snapshots = list(snapshots.values())
+
+    def one_position(self, snapshots: int) -> Mapping[str, mx.array]:
+        """What `contents` would hold of a single position, to compare names, types and shapes with; not evaluated."""
+        caches = self._model.make_caches(self._kv_bits)
+        self._model(self._model.embed_tokens(mx.array([[0]])), caches)
+        sliding = [(index, cache) for index, cache in enumerate(caches) if isinstance(cache, SlidingCache)]
+        arrays = _named("", enumerate(caches))
+        for number in range(snapshots):
+            arrays |= _named(f"snapshots.{number}.", sliding)
+        return arrays
+
+    def _stable_offsets(self, asked: int | Sequence[int], keys: list[Key]) -> list[int]:
+        """Where in `keys` to take snapshots, in order; none cuts a medium in two."""
+        wanted = [asked] if isinstance(asked, int) else list(asked)
+        wanted = wanted[max(0, len(wanted) - self._most_snapshots) :]
+        return sorted({_outside_media(keys, min(offset, len(keys))) for offset in wanted if offset > 0} - {0})
+
+    def _chunk_stops(
+        self, start: int, stop: int, images: Sequence[tuple[int, int]], stable: Sequence[int]
+    ) -> Iterable[int]:
+        """Where chunks end: also at a stable offset, if the prompt's end is too far off to look back from."""
+        edges = [offset for offset in stable if start < offset < stop - SLACK_TOKENS]
+        chunk_tokens = chunk_tokens_over(stop, self._chunk_tokens)
+        for first, last in zip([start, *edges], [*edges, stop], strict=True):
+            for _, chunk_stop in chunk_bounds(first, last, images, chunk_tokens):
+                yield chunk_stop
 
     def _compute(self, ids: Sequence[int], media: Sequence[SoftTokens], stop: int) -> mx.array | None:
         """Brings the caches to `stop`; at the end of `ids`, also the last hidden state [1, 1, D]."""
@@ -152,34 +241,51 @@ class Session:
         if all(not isinstance(cache, SlidingCache) or cache.can_rewind(back) for cache in self.caches):
             for cache in self.caches:
                 cache.rewind(back)
-        elif self._snapshot is not None and self._snapshot.offset <= shared:
-            self._restore(self._snapshot)
-            shared = self._snapshot.offset
         else:
-            self.reset()
-            shared = 0
-        if self._snapshot is not None and self._snapshot.offset > shared:
-            self._snapshot = None
+            shared = self._restore(shared)
+        self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.offset <= shared]
         self._keys = keys[:shared]
         return shared
 
-    def _take_snapshot(self, offset: int) -> None:
-        if self._snapshot is not None and self._snapshot.offset == offset:
-            return
-        sliding = [cache for cache in self.caches if isinstance(cache, SlidingCache)]
-        back = self.caches[0].offset - offset
-        if all(cache.can_rewind(back) for cache in sliding):
-            taken = [cache.snapshot(back) if isinstance(cache, SlidingCache) else None for cache in self.caches]
-            mx.eval([[item.keys, item.values] for item in taken if item is not None])
-            self._snapshot = _Snapshot(offset, tuple(taken))
+    def _take_snapshots(self, offsets: Sequence[int]) -> None:
+        """Takes those of `offsets` that can be had of the caches as they stand, in place of the longest unasked for."""
+        sliding = {index: cache for index, cache in enumerate(self.caches) if isinstance(cache, SlidingCache)}
+        for offset in offsets:
+            back = self.caches[0].offset - offset
+            known = [snapshot for snapshot in self._snapshots if snapshot.offset == offset]
+            self._snapshots = [snapshot for snapshot in self._snapshots if snapshot.offset != offset] + known
+            if known or not all(cache.can_rewind(back) for cache in sliding.values()):
+                continue
+            del self._snapshots[: max(0, len(self._snapshots) + 1 - self._most_snapshots)]
+            taken = {index: cache.snapshot(back) for index, cache in sliding.items()}
+            mx.eval([list(item.rows_in_use().values()) for item in taken.values()])
+            self._snapshots.append(_Snapshot(offset, taken))
 
-    def _restore(self, snapshot: _Snapshot) -> None:
-        for cache, saved in zip(self.caches, snapshot.sliding, strict=True):
+    def _restore(self, most: int) -> int:
+        """Goes back to the last snapshot at position `most` or before it; without one, to nothing. Returns where."""
+        fitting = [snapshot for snapshot in self._snapshots if snapshot.offset <= most]
+        if not fitting:
+            self.reset()
+            return 0
+        chosen = max(fitting, key=lambda snapshot: snapshot.offset)
+        for index, cache in enumerate(self.caches):
             if isinstance(cache, SlidingCache):
-                assert saved is not None
-                cache.restore(saved)
+                cache.restore(chosen.sliding[index])
             else:
-                cache.rewind(cache.offset - snapshot.offset)
+                cache.rewind(cache.offset - chosen.offset)
+        return chosen.offset
+
+
+def _named(prefix: str, layers: Iterable[tuple[int, Cache | SlidingSnapshot]]) -> dict[str, mx.array]:
+    """The rows in use of `layers`, (index, cache) each, by their names in `Contents`."""
+    return {
+        f"{prefix}layers.{index}.{name}": array for index, held in layers for name, array in held.rows_in_use().items()
+    }
+
+
+def _of_layer(prefix: str, index: int, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    start = f"{prefix}layers.{index}."
+    return {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
 
 
 def _keys(ids: Sequence[int], media: Sequence[SoftTokens]) -> list[Key]:

@@ -13,10 +13,13 @@ W = 4 and a slack of 3 there is room for W - 1 + slack = 6 rows:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+CACHE_VERSION = 1
+"""Counts up when the rows of a cache change in layout or in how they are computed: saved ones are then not used."""
 STEP_TOKENS = 1024
 """A full cache grows by this many rows."""
 SLACK_TOKENS = 64
@@ -35,8 +38,15 @@ def _written(buffer: mx.array, rows: mx.array, at: int) -> mx.array:
 
 def _moved(rows: mx.array, capacity: int) -> mx.array:
     """A new buffer of `capacity` positions that begins with `rows`, and shares no memory with them."""
-    batch, heads, _, dims = rows.shape
+    batch, heads, count, dims = rows.shape
+    if count == capacity:
+        return rows * mx.array(1, rows.dtype)  # writing all of a buffer would give `rows` themselves, uncopied
     return _written(mx.zeros((batch, heads, capacity, dims), dtype=rows.dtype), rows, 0)
+
+
+def _check_rows(of: str, found: int, least: int, most: int) -> None:
+    if not least <= found <= most:
+        raise ValueError(f"{of} has {found} rows, not {least} to {most}")
 
 
 class FullCache:
@@ -65,7 +75,8 @@ class FullCache:
         """Appends `rows` [B, K, L, R] and returns all of them, [B, K, S, R]."""
         end = self.offset + rows.shape[2]
         if self._rows is None:
-            self._grow(rows[..., :0, :], max(end, self._reserved_tokens))
+            batch, heads, _, dims = rows.shape
+            self._grow(mx.zeros((batch, heads, 0, dims), dtype=rows.dtype), max(end, self._reserved_tokens))
         elif end > self._rows.shape[2]:
             self._grow(self._rows[..., : self.offset, :], end)
         assert self._rows is not None
@@ -83,6 +94,17 @@ class FullCache:
             raise RewindError(f"cannot rewind {tokens} tokens of {self.offset}")
         self.offset -= tokens
 
+    def rows_in_use(self) -> dict[str, mx.array]:
+        """Every array by name, as far as it holds positions: views of the buffers, [B, K, S, ..]."""
+        return {} if self._rows is None else {"rows": self._rows[..., : self.offset, :]}
+
+    def refill(self, offset: int, arrays: Mapping[str, mx.array]) -> None:
+        """The state becomes the one at `offset` whose `rows_in_use` are `arrays`. ValueError where it cannot be."""
+        _check_rows("a full layer", arrays["rows"].shape[2], offset, offset)
+        steps = -(-max(offset, self._reserved_tokens) // self._step_tokens)
+        self._rows = _moved(arrays["rows"], steps * self._step_tokens)
+        self.offset = offset
+
     def state(self) -> list[mx.array]:
         """The arrays to evaluate."""
         return [] if self._rows is None else [self._rows]
@@ -95,6 +117,14 @@ class SlidingSnapshot:
     offset: int
     keys: mx.array
     values: mx.array
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+    def rows_in_use(self) -> dict[str, mx.array]:
+        """As those of `SlidingCache`, which this can be made of again with `refill` and `snapshot`."""
+        return {"keys": self.keys, "values": self.values}
 
 
 class SlidingCache:
@@ -174,6 +204,22 @@ class SlidingCache:
         self._rows = snapshot.keys.shape[2]
         self._keys = _moved(snapshot.keys, self._capacity)
         self._values = _moved(snapshot.values, self._capacity)
+
+    def rows_in_use(self) -> dict[str, mx.array]:
+        """Every array by name, as far as it holds positions: views of the buffers, [B, K, S, ..]."""
+        if self._keys is None or self._values is None:
+            return {}
+        return {"keys": self._keys[..., : self._rows, :], "values": self._values[..., : self._rows, :]}
+
+    def refill(self, offset: int, arrays: Mapping[str, mx.array]) -> None:
+        """The state becomes the one at `offset` whose `rows_in_use` are `arrays`. ValueError where it cannot be."""
+        keys, values = arrays["keys"], arrays["values"]
+        least, most = min(offset, self._kept), min(offset, self._capacity)
+        for rows in (keys, values):
+            _check_rows("a sliding layer", rows.shape[2], least, most)
+        _check_rows("a sliding layer's values", values.shape[2], keys.shape[2], keys.shape[2])
+        self.offset, self._rows = offset, keys.shape[2]
+        self._keys, self._values = _moved(keys, self._capacity), _moved(values, self._capacity)
 
     def state(self) -> list[mx.array]:
         """The arrays to evaluate."""

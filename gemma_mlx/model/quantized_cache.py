@@ -161,7 +161,7 @@ class QuantizedCache:
         arrays = [array for part in parts for array in part]
         end = self.offset + rows.shape[2]
         if not self._buffers:
-            self._buffers = [array[..., :0, :] for array in arrays]
+            self._buffers = [mx.zeros((*array.shape[:2], 0, array.shape[3]), dtype=array.dtype) for array in arrays]
         self._grow(end)
         for buffer, array in zip(self._buffers, arrays, strict=True):
             buffer[..., self.offset : end, :] = array

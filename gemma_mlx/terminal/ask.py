@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma_mlx.errors import UsageError
+from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.home import find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal import stdin
@@ -17,6 +17,10 @@ from gemma_mlx.terminal.answering import as_object, cut_note, figures, prefill_p
 from gemma_mlx.terminal.failures import INTERRUPTED, Interrupt, exit_codes, one_line, show_warnings_in_one_line
 from gemma_mlx.terminal.loading import load_gemma
 from gemma_mlx.terminal.output import Output, write_stdout
+
+if TYPE_CHECKING:
+    from gemma_mlx.decoding.session import Session
+    from gemma_mlx.gemma import Gemma
 
 _PROMPT_HELP = "The question. Piped text goes before it; - or nothing takes the piped text alone."
 
@@ -26,6 +30,9 @@ class Question:
     """What `ask` was asked, read and checked: no weight is loaded before this exists."""
 
     messages: list[dict[str, Any]]
+    shared_messages: list[dict[str, Any]]
+    """What stands before the question: another one about the same begins with it."""
+    cache: Path | None
     drawing: flag.Drawing
     max_tokens: int
     thinking: bool
@@ -47,6 +54,7 @@ def ask(
     image: flag.Images = None,
     audio: flag.Sounds = None,
     detail: flag.Detail = None,
+    cache: flag.Cache = None,
     thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
@@ -59,34 +67,49 @@ def ask(
     \b
     gemma-mlx ask "What is on this receipt?" --image receipt.jpg --detail 1120
     git diff | gemma-mlx ask "Write a commit message for this."
+    gemma-mlx ask "Who signed it?" --cache contract.cache < contract.txt
     """
     with exit_codes(as_json):
         flag.check_flags(as_json=as_json, logprobs=logprobs, detail=detail, images=bool(image))
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        text = _text(prompt, image or [], audio or [])
-        messages = _messages(text, system, image or [], audio or [], detail, find_model(model))
-        question = Question(messages, drawing, max_tokens, thinking, as_json, logprobs)
+        _check_cache(cache)
+        piped, asked = _text(prompt, image or [], audio or [])
+        messages, shared = _messages(piped, asked, system, image or [], audio or [], detail, find_model(model))
+        question = Question(messages, shared, cache, drawing, max_tokens, thinking, as_json, logprobs)
         _answer(question, model, context, kv_bits, Output(quiet))
 
 
-def _text(prompt: str | None, images: list[str], sounds: list[str]) -> str:
-    """What is asked: the piped text, then the prompt."""
+def _check_cache(cache: Path | None) -> None:
+    """UsageError where no session can be saved, before anything is computed."""
+    if cache is not None:
+        from gemma_mlx.decoding.saved_session import check_target
+
+        check_target(cache)
+
+
+def _text(prompt: str | None, images: list[str], sounds: list[str]) -> tuple[str, str]:
+    """The piped text, and what is asked about it; at least one is not empty."""
     stdin.check_one_reader(("PROMPT", [prompt or ""]), ("--image", images), ("--audio", sounds))
     reads_media = stdin.STDIN in images or stdin.STDIN in sounds
     asked = "" if prompt in (None, stdin.STDIN) else prompt or ""
     piped = ""
     if prompt == stdin.STDIN or (stdin.is_piped() and not reads_media):
         piped = stdin.read_text().rstrip("\n")
-    text = "\n\n".join(part for part in (piped, asked) if part.strip())
-    if not text:
+    if not piped.strip() and not asked.strip():
         raise UsageError("PROMPT is missing; write the question after `ask`, or pipe text into it")
-    return text
+    return piped, asked
 
 
 def _messages(
-    text: str, system: str | None, images: list[str], sounds: list[str], detail: int | None, folder: Path
-) -> list[dict[str, Any]]:
-    """The conversation so far, its media read and prepared for the model in `folder`."""
+    piped: str,
+    asked: str,
+    system: str | None,
+    images: list[str],
+    sounds: list[str],
+    detail: int | None,
+    folder: Path,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The messages with their media read and prepared for the model in `folder`; and those without the question."""
     from gemma_mlx.inputs.media import prepare_media
     from gemma_mlx.inputs.prompt import image_budget
     from gemma_mlx.tasks.message import user_message
@@ -94,13 +117,16 @@ def _messages(
     budget = detail or image_budget(folder / "processor_config.json")
     pictures = [prepare_media({"type": "image", "image": stdin.media_source(name)}, budget) for name in images]
     recordings = [prepare_media({"type": "audio", "audio": stdin.media_source(name)}, budget) for name in sounds]
-    asking = user_message(text, pictures, recordings)
-    return [*([{"role": "system", "content": system}] if system else []), asking]
+    text = "\n\n".join(part for part in (piped, asked) if part.strip())
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, user_message(text, pictures, recordings)], [*before, user_message(piped, pictures)]
 
 
 def _answer(question: Question, model: str | None, context: int | None, kv_bits: int | None, output: Output) -> None:
     show_warnings_in_one_line(output)
     gemma = load_gemma(model, output, context_tokens=context, kv_bits=kv_bits)
+    session = _session(gemma, question.cache)
+    resumed_tokens = session.offset if session else 0
     with Interrupt() as interrupt:
         answer = gemma.stream(
             question.messages,
@@ -108,6 +134,8 @@ def _answer(question: Question, model: str | None, context: int | None, kv_bits:
             max_tokens=question.max_tokens,
             thinking=question.thinking,
             logprobs=question.logprobs or 0,
+            session=session,
+            shared_messages=question.shared_messages,
             progress=prefill_progress(output, interrupt),
         )
         for span in answer.prompt.spans:
@@ -118,5 +146,28 @@ def _answer(question: Question, model: str | None, context: int | None, kv_bits:
     if note := cut_note(reply, question.max_tokens):
         output.note(note)
     output.note(figures(reply))
+    if question.cache is not None and session is not None:
+        if resumed_tokens and not reply.reused_tokens:
+            output.note(f"{question.cache.name} began in another way and was of no use; it is of this question now")
+        _save(gemma, session, question.cache, output)
     if reply.finish_reason == "interrupted":
         sys.exit(INTERRUPTED)
+
+
+def _session(gemma: Gemma, cache: Path | None) -> Session | None:
+    """What earlier questions left in `cache`; a warning says why where it cannot be used."""
+    if cache is None:
+        return None
+    return gemma.resume_session(cache) if cache.exists() else gemma.session()
+
+
+def _save(gemma: Gemma, session: Session, cache: Path, output: Output) -> None:
+    """The answer has been given: what fails from here on is told, and the old file is still there."""
+    if not session.offset:
+        return  # stopped in the middle of a layer
+    output.status(f"saving {cache.name} ...")
+    try:
+        gemma.save_session(session, cache)
+    except GemmaError as error:
+        output.say(f"warning: {error}")
+    output.clear_status()

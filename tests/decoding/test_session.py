@@ -87,6 +87,63 @@ def test_an_edit_before_the_snapshot_starts_over(tiny_model: Gemma4) -> None:
     assert close(hidden, cold(tiny_model, edited))
 
 
+@pytest.mark.parametrize(("snapshots", "reused"), [(0, 0), (1, 0), (2, 0), (3, 30), (4, 30)])
+def test_a_rewritten_message_reuses_up_to_the_snapshot_before_it(
+    tiny_model: Gemma4, snapshots: int, reused: int
+) -> None:
+    session = Session(tiny_model, chunk_tokens=16, snapshots=snapshots)
+    for stable in (30, 60, 115):
+        session.prefill(LONG[: stable + 2], stable_tokens=stable)
+    session.prefill([*LONG, *LONG])  # far beyond what the sliding layers rewind
+    edited = [*LONG[:50], 1, 2, 3]
+    hidden, found = session.prefill(edited)
+    assert found == reused
+    assert close(hidden, cold(tiny_model, edited))
+
+
+def test_snapshots_behind_the_kept_prefix_are_dropped(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model, snapshots=3)
+    session.prefill(LONG, stable_tokens=[30, 60, 115])
+    session.prefill([*LONG[:70], *[1] * 200])
+    assert session.contents().snapshot_offsets == [30, 60]
+    hidden, reused = session.prefill(LONG)
+    assert reused == 60
+    assert close(hidden, cold(tiny_model, LONG))
+
+
+@pytest.mark.parametrize("chunk_tokens", [7, 16, 400])
+def test_a_snapshot_stands_where_it_was_asked_for_however_far_before_the_end(
+    tiny_model: Gemma4, chunk_tokens: int
+) -> None:
+    session = Session(tiny_model, chunk_tokens=chunk_tokens, snapshots=2)
+    media = [picture(tiny_model, 20, 15, seed=4)]
+    session.prefill([*LONG, *LONG], media, stable_tokens=[2 * len(LONG) - 2, 36])
+    assert session.contents().snapshot_offsets == [36, 2 * len(LONG) - 2]
+    other = [*LONG[:36], *[8] * 90]
+    hidden, reused = session.prefill(other, media)
+    assert reused == 36
+    assert close(hidden, cold(tiny_model, other, media))
+
+
+def test_a_snapshot_never_stands_inside_a_medium(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model)
+    session.prefill(LONG, [picture(tiny_model, 20, 15, seed=4)], stable_tokens=25)
+    assert session.contents().snapshot_offsets == [20]
+
+
+def test_the_last_of_several_stable_places_has_the_snapshot_where_there_is_but_one(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model, snapshots=1)
+    session.prefill(LONG, stable_tokens=[100, 20])
+    assert session.contents().snapshot_offsets == [20]
+
+
+def test_a_snapshot_asked_for_again_outlives_one_that_is_not(tiny_model: Gemma4) -> None:
+    session = Session(tiny_model, snapshots=2)
+    session.prefill(LONG, stable_tokens=[20, 50])
+    session.prefill([*LONG, *LONG], stable_tokens=[200, 20])
+    assert session.contents().snapshot_offsets == [20, 200]
+
+
 @pytest.mark.parametrize("chunk_tokens", [5, 13, 400])
 def test_a_picture_in_a_later_turn_equals_a_cold_pass(tiny_model: Gemma4, chunk_tokens: int) -> None:
     placeholder = tiny_model._config.image_token_id

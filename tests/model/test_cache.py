@@ -235,3 +235,15 @@ def test_what_attention_was_given_outlives_the_next_update() -> None:
     cache.rewind(2)
     cache.update(-positions(3, 2), positions(3, 2))
     assert rows_of(before) == [0, 1, 2, 3, 4]
+
+
+def test_a_snapshot_of_a_full_buffer_is_a_copy() -> None:
+    cache = SlidingCache(WINDOW, slack_tokens=0)
+    for token in range(WINDOW + 3):
+        cache.update(mx.full((1, 2, 1, 4), token), mx.full((1, 2, 1, 4), token))
+    mx.eval(cache.state())
+    mx.clear_cache()
+    before_bytes = mx.get_active_memory()
+    snapshot = cache.snapshot()
+    mx.eval(snapshot.keys, snapshot.values)
+    assert mx.get_active_memory() - before_bytes >= snapshot.nbytes == cache.nbytes

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,3 +170,68 @@ def test_a_warning_is_one_line(run: Run, changed_model: ChangedModel) -> None:
     ended = run("ask", "Hello", "-n", 1, "-m", changed_model("config.json", {"new_key": 1}))
     assert [line for line in ended.err.splitlines() if "warning: " in line and "new_key" in line]
     assert ".py:" not in ended.err
+
+
+def asked(run: Run, *arguments: object, stdin: bytes = b"") -> tuple[dict[str, Any], str]:
+    ended = run("ask", *arguments, "--json", stdin=stdin)
+    assert ended.code == 0
+    return json.loads(ended.out), ended.err
+
+
+DOCUMENT = b"The fox jumps over the dog.\n" * 12
+
+
+def test_a_second_question_about_a_piped_document_does_not_read_it_again(run: Run, tmp_path: Path) -> None:
+    cache = tmp_path / "fox"
+    first, told = asked(run, "Who jumps over the dog, " * 15, "--cache", cache, "-n", 5, stdin=DOCUMENT)
+    assert first["reused_tokens"] == 0
+    assert "warning" not in told
+    second, told = asked(run, "How many?", "--cache", cache, "-n", 5, stdin=DOCUMENT)
+    assert second["prompt_tokens"] - second["reused_tokens"] < 25
+    assert f"{second['reused_tokens']:,} of them re-used" in told
+    assert second["tokens"] == asked(run, "How many?", "-n", 5, stdin=DOCUMENT)[0]["tokens"]
+    third, _ = asked(run, "How many?", "--system", "Be brief.", "--cache", cache, "-n", 5, stdin=DOCUMENT)
+    assert third["reused_tokens"] < 5
+
+
+def test_a_second_question_about_pictures_does_not_read_them_again(run: Run, media: Path, tmp_path: Path) -> None:
+    shared = ("--image", media / "picture.png", "--system", "Be brief.", "--cache", tmp_path / "c", "-n", 3)
+    asked(run, "What colour is the circle in this picture, and how many other things are there to be seen?", *shared)
+    second, _ = asked(run, "What?", *shared)
+    assert second["reused_tokens"] > second["image_tokens"] == 63
+
+
+def test_a_question_without_a_document_can_be_cached_too(run: Run, tmp_path: Path) -> None:
+    for question in ("Hello", "Hello", "Who are you?"):
+        assert "warning" not in asked(run, question, "--cache", tmp_path / "c", "-n", 2)[1]
+
+
+def test_a_cache_of_no_use_is_one_line_and_is_replaced(run: Run, tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    asked(run, "Why?", "--cache", cache, "-n", 2, stdin=DOCUMENT)
+    cache.write_bytes(cache.read_bytes()[:-1])
+    found, told = asked(run, "Why?", "--cache", cache, "-n", 2, stdin=DOCUMENT)
+    assert [line for line in told.splitlines() if "warning" in line] == [
+        f"warning: the session in {cache} is not used: it is damaged; the prompt is computed anew"
+    ]
+    assert found["reused_tokens"] == 0
+    assert asked(run, "Why?", "--cache", cache, "-n", 2, stdin=DOCUMENT)[0]["reused_tokens"] > 100
+
+
+def test_a_cache_never_replaces_another_file(run: Run, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("All my work of three years. " * 9, encoding="utf-8")
+    for name in (thesis, tmp_path, tmp_path / "no-such-folder" / "c"):
+        ended = run("ask", "Hello", "--cache", name)
+        assert (ended.code, ended.out, len(ended.errors)) == (2, "", 1)
+    assert thesis.read_text(encoding="utf-8").startswith("All my work")
+
+
+def test_a_cache_that_cannot_be_saved_costs_no_answer(run: Run, tmp_path: Path) -> None:
+    cache = tmp_path / "c"
+    (tmp_path / "c.new").mkdir()
+    ended = run("ask", "Hello", "--cache", cache, "-n", 2)
+    assert ended.code == 0
+    assert ended.out.strip()
+    assert "warning: cannot save the session" in ended.err
+    assert not cache.exists()

@@ -8,10 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+from gemma_mlx import load
 from gemma_mlx.home import miniature_folder
 from tests.terminal.conftest import ChangedModel
 
@@ -74,10 +76,27 @@ def test_ctrl_c_keeps_the_partial_answer_and_exits_with_130(endless_model: Path)
     assert b"error" not in told
 
 
-def _endless(model: Path) -> subprocess.Popen[bytes]:
+def test_ctrl_c_during_an_answer_keeps_what_was_read(endless_model: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with _endless(endless_model, "--cache", str(cache)) as asking:
+        assert asking.stdout is not None
+        asking.stdout.read(10)
+        asking.send_signal(signal.SIGINT)
+        asking.communicate(timeout=120)
+    assert asking.returncode == 130
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(endless_model).resume_session(cache).offset > 10
+
+
+def _endless(model: Path, *more: str) -> subprocess.Popen[bytes]:
     arguments = ["ask", "Hello", "-m", str(model), "-n", "100000", "-t", "20", "--top-p", "1", "--top-k", "0"]
     return subprocess.Popen(
-        [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        [*COMMAND, *arguments, *more],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
     )
 
 

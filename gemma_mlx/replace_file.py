@@ -1,0 +1,59 @@
+"""A file is replaced whole or not at all: written beside, brought to the disk, and renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream to write; at its end, the file at `path` holds that, readable by its owner alone.
+
+    Whatever happens before, also a kill, the file at `path` is as it was. What is written lies in `path` + ".new",
+    which a killed writer leaves behind and the next one takes over. OSError where the disk does not let us, or where
+    another process is writing it.
+    """
+    beside = path.with_name(path.name + ".new")
+    with os.fdopen(_open_alone(beside), "wb") as stream:
+        try:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            beside.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+
+
+def _open_alone(beside: Path) -> int:
+    """Opens `beside` empty and locked. The lock goes with the process that holds it."""
+    while True:
+        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OSError(f"another process is writing {beside.name}") from None
+            if _is_at(descriptor, beside):
+                os.fchmod(descriptor, 0o600)
+                os.ftruncate(descriptor, 0)
+                return descriptor
+            os.close(descriptor)  # whoever had the lock has renamed it: it is the live file now
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    opened = os.fstat(descriptor)
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
