@@ -78,7 +78,8 @@ def make_drafter(seed: int, config: Gemma4UnifiedAssistantConfig) -> Any:
                 continue
             noise = torch.randn(tensor.shape, generator=random)
             if name.endswith("q_norm.weight"):
-                noise = QUERY_KEY_SCALE * (1 + 0.2 * noise)
+                narrow = min(1.0, (32 / len(noise)) ** 0.5)  # wide heads have large scores: see QUERY_KEY_SCALE
+                noise = narrow * QUERY_KEY_SCALE * (1 + 0.2 * noise)
             elif name.endswith(("norm.weight", "layer_scalar")):
                 noise = 1 + 0.2 * noise
             else:
