@@ -14,10 +14,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from safetensors.torch import save_file  # noqa: E402
+from transformers import Gemma4UnifiedAssistantForCausalLM  # noqa: E402
 
 from gemma_mlx.config import read_config  # noqa: E402
 from gemma_mlx.drafter_config import read_drafter_config  # noqa: E402
 from gemma_mlx.drafter_weights import load_drafter  # noqa: E402
+from gemma_mlx.home import miniature_folder  # noqa: E402
 from gemma_mlx.weights import load_model  # noqa: E402
 from tests.golden import make_drafts, make_golden  # noqa: E402
 from tests.golden.cases import HERE, TINY  # noqa: E402
@@ -81,6 +83,14 @@ def test_folder_that_transformers_saved_is_read_as_it_is(tmp_path: Path) -> None
         assert saved.unknown_keys == ()
         assert saved == stored
         load_drafter(tmp_path / head, TINY, config, model)
+
+
+def test_transformers_reads_the_miniatures_drafter() -> None:
+    make_drafts.let_transformers_share()
+    _, report = Gemma4UnifiedAssistantForCausalLM.from_pretrained(
+        miniature_folder() / "drafter", dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
 def test_stored_drafts_are_those_of_this_reference() -> None:
