@@ -25,6 +25,7 @@ from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
 from convert.source import read_slices, read_source
 from gemma_mlx.checkpoint import INDEX_FILE, TensorInfo
 from gemma_mlx.config import mlx_name, read_json
+from gemma_mlx.drafter_config import is_drafter
 from gemma_mlx.errors import CheckpointError, UsageError
 from gemma_mlx.inputs.prompt import PromptBuilder
 
@@ -55,6 +56,8 @@ class ConversionReport:
     relative_errors: dict[str, float]
     """RMS of what packing changed over RMS of the weights, for each kind of packed module ("q_proj", ...)."""
     seconds: float
+    is_drafter: bool
+    """Whether the source was a drafter and not the model itself."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def convert_checkpoint(
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> ConversionReport:
-    """Writes the model in `source` to the new folder `destination`, packed by `recipe`.
+    """Writes the model or drafter in `source` to the new folder `destination`, packed by `recipe`.
 
     Afterwards `destination` holds a model under MLX's names in the precision asked for, with config and tokenizer;
     after any error or interruption it does not exist and nothing of it remains, nor of parent folders made for it.
@@ -85,15 +88,18 @@ def convert_checkpoint(
     of numbers.
 
     Raises UsageError for an unknown recipe and a `destination` that exists, CheckpointError for a source that is not
-    an unpacked Gemma 4 12B, lacks its tokenizer or chat template, does not fit the recipe, or is damaged, and for a
-    disk that is too small. Warns (GemmaWarning) of a key of config.json that is unknown here.
+    an unpacked Gemma 4 12B or its drafter, lacks its tokenizer or chat template (a drafter needs none), does not fit
+    the recipe, or is damaged, and for a disk that is too small. Warns (GemmaWarning) of a key of config.json that is
+    unknown here.
     """
     started = time.perf_counter()
     chosen = recipe_named(recipe)
     if os.path.lexists(destination):
         raise UsageError(f"{destination} exists and is not overwritten; name a new folder or remove it first")
-    jobs = [_job(name, info, chosen) for name, info in read_source(source).items()]
-    PromptBuilder.from_folder(source)  # raises where tokenizer or chat template are missing or damaged
+    drafter = is_drafter(source)
+    jobs = [_job(name, info, chosen, drafter) for name, info in read_source(source).items()]
+    if not drafter:
+        PromptBuilder.from_folder(source)  # raises where tokenizer or chat template are missing or damaged
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     with _appearing_whole(destination) as folder:
         _write_text_side(source, folder, chosen, shards)
@@ -107,13 +113,15 @@ def convert_checkpoint(
         bits_per_weight=8 * sum(shard.tensor_bytes for shard in shards) / numbers,
         relative_errors=errors,
         seconds=time.perf_counter() - started,
+        is_drafter=drafter,
     )
 
 
-def _job(name: str, info: TensorInfo, recipe: Recipe) -> _Job:
-    path = mlx_name(name)
+def _job(name: str, info: TensorInfo, recipe: Recipe, is_drafter: bool) -> _Job:
+    path = info.name if is_drafter else mlx_name(name)  # drafters have one spelling everywhere
     if recipe.group_size is None or not recipe.packs(name):
-        return _Job(info, "", None, (OutputTensor(path, "BF16", info.shape),))
+        dtype = "I64" if info.dtype == "I64" else "BF16"
+        return _Job(info, "", None, (OutputTensor(path, dtype, info.shape),))
     rows, columns = info.shape
     if columns % recipe.group_size:
         raise CheckpointError(
@@ -221,7 +229,7 @@ def _write_shards(folder: Path, jobs: list[_Job], shards: list[Shard], progress:
 
 def _write_slice(writer: ShardWriter, job: _Job, rows: mx.array, sums: dict[str, list[float]]) -> None:
     if job.packing is None:
-        writer.write(job.outputs[0].name, rows.astype(mx.bfloat16))
+        writer.write(job.outputs[0].name, rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16))
         return
     packed = pack_rows(rows, *job.packing)
     for output, part in zip(job.outputs, (packed.codes, packed.scales, packed.biases), strict=True):

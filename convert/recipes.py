@@ -13,6 +13,8 @@ PACKED_MODULES = frozenset(
 )
 """The decoder's matrices and its embedding (which is also its head): 99.6 % of the 12B's numbers. The patch embedder,
 both projections into the decoder and the norms are sensitive and small; they stay whole in every recipe."""
+PACKED_IN_DRAFTERS = frozenset(["pre_projection", "post_projection"])
+"""What only a drafter has is packed, too: its errors cost time, never a word."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Recipe:
 
     def packs(self, name: str) -> bool:
         """Whether the tensor with this canonical name is packed."""
-        return self.group_size is not None and module_kind(name) in PACKED_MODULES
+        return self.group_size is not None and module_kind(name) in PACKED_MODULES | PACKED_IN_DRAFTERS
 
 
 RECIPES = {

@@ -18,7 +18,7 @@ from gemma_mlx.checkpoint import DTYPE_BYTES
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """A tensor to be written. `dtype` is the format's word: "BF16" or "U32"."""
+    """A tensor to be written. `dtype` is the format's word: "BF16", "U32" or "I64"."""
 
     name: str
     dtype: str
@@ -89,7 +89,7 @@ class ShardWriter:
         self._stream.write(shard.header)
 
     def write(self, name: str, rows: mx.array) -> None:
-        """Appends `rows` (bfloat16 or uint32) to the tensor `name`."""
+        """Appends `rows` (bfloat16, uint32 or int64) to the tensor `name`."""
         numbers = np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows)
         stop = self._next[name] + numbers.nbytes
         assert stop <= self._shard.places[name][1], f"{name} has more rows than its header says"

@@ -15,7 +15,9 @@ import numpy as np
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
 from gemma_mlx.config import read_config
+from gemma_mlx.drafter_config import DrafterConfig, is_drafter, read_drafter_config
 from gemma_mlx.errors import CheckpointError, GemmaWarning
+from gemma_mlx.model.drafter import Drafter
 from gemma_mlx.model.gemma4 import Gemma4
 
 SLICE_NUMBERS = 1 << 19
@@ -24,12 +26,12 @@ tensors, and so small that the size of a tensor does not matter for memory."""
 
 
 def read_source(folder: Path) -> dict[str, TensorInfo]:
-    """The tensors of an unpacked Gemma 4 12B checkpoint by canonical name, in the order of their bytes on disk.
+    """The tensors of an unpacked Gemma 4 12B or its drafter by canonical name, in the order of their bytes on disk.
 
     Raises CheckpointError for another model, a packed one, and one whose tensors are not exactly those of its config.
     Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
-    config = read_config(folder)
+    config = read_drafter_config(folder) if is_drafter(folder) else read_config(folder)
     if config.unknown_keys:
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {folder} says things unknown here: {keys}", GemmaWarning, stacklevel=3)
@@ -37,19 +39,23 @@ def read_source(folder: Path) -> dict[str, TensorInfo]:
     if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
         bits = f" at {config.quantization.bits} bit" if config.quantization else ""
         raise CheckpointError(f"{folder} is already packed{bits}; convert from the bf16 release")
-    require_tensors(folder, infos, Gemma4(config).shapes())  # lazy: no number of the model is made
+    # lazy: no number of the model is made
+    if isinstance(config, DrafterConfig):
+        require_tensors(folder, infos, Drafter(config).shapes(), "a drafter of Gemma 4 12B")
+    else:
+        require_tensors(folder, infos, Gemma4(config).shapes())
     return dict(sorted(infos.items(), key=lambda item: (item[1].file, item[1].start)))
 
 
 def read_slices(info: TensorInfo) -> Iterator[mx.array]:
-    """The rows of a tensor in order, as bfloat16 or float32 [rows, ...], about SLICE_NUMBERS at a time.
+    """The rows of a tensor in order, as bfloat16, float32 or int64 [rows, ...], about SLICE_NUMBERS at a time.
 
     Raises CheckpointError if a number is NaN or infinite, or if the file ends early.
     """
     row_shape = info.shape[1:]
     row_numbers = math.prod(row_shape)
     rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
-    stored = "<u2" if info.dtype == "BF16" else "<f4"
+    stored = {"BF16": "<u2", "F32": "<f4", "I64": "<i8"}[info.dtype]
     with info.file.open("rb") as stream:
         stream.seek(info.start)
         for first in range(0, info.shape[0], rows_at_once):

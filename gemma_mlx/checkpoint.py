@@ -22,8 +22,9 @@ MAX_HEADER_BYTES = 100_000_000
 """As in the safetensors library."""
 FINGERPRINT_BYTES = 256
 """Of each tensor."""
-DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4}
-"""What a Gemma 4 folder may hold; float16 overflows in this model and is refused."""
+DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4, "I64": 8}
+"""What a Gemma 4 folder may hold (I64: the order of tokens in a drafter, nothing else); float16 overflows in this
+model and is refused."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,22 @@ def read_headers(folder: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def require_tensors(folder: Path, infos: dict[str, TensorInfo], shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raises CheckpointError unless `folder` holds exactly the tensors in `shapes`, in those shapes."""
+def require_tensors(
+    folder: Path, infos: dict[str, TensorInfo], shapes: dict[str, tuple[int, ...]], model: str = "Gemma 4 12B"
+) -> None:
+    """Raises CheckpointError unless `folder` holds exactly the tensors in `shapes`, which are those of `model`."""
     missing, extra = sorted(shapes.keys() - infos.keys()), sorted(infos.keys() - shapes.keys())
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} tensors, first {missing[0]}; download it again")
     if extra:
         raise CheckpointError(
-            f"{folder} holds {len(extra)} tensors that Gemma 4 12B does not have, first {infos[extra[0]].name}; "
+            f"{folder} holds {len(extra)} tensors that {model} does not have, first {infos[extra[0]].name}; "
             "it is another model, or an adapter was saved into it"
         )
     for name, shape in shapes.items():
         packed = name.removesuffix(".weight") + ".scales" in shapes and name.endswith(".weight")
-        if (infos[name].dtype == "U32") != packed:
+        is_order = name.endswith("token_ordering")
+        if (infos[name].dtype == "U32") != packed or (infos[name].dtype == "I64") != is_order:
             raise CheckpointError(f"{infos[name].name} in {folder} is stored as {infos[name].dtype}; download it again")
         if infos[name].shape != shape:
             raise CheckpointError(

@@ -175,7 +175,7 @@ def parse_config(data: dict[str, Any]) -> Config:
     try:
         vision, audio = data["vision_config"], data["audio_config"]
         config = Config(
-            text=_text_config(data["text_config"]),
+            text=parse_text_config(data["text_config"]),
             vision=VisionConfig(
                 patch_dims=3 * (int(vision["patch_size"]) * int(vision["pooling_kernel_size"])) ** 2,
                 mm_embed_dim=int(vision["mm_embed_dim"]),
@@ -189,8 +189,8 @@ def parse_config(data: dict[str, Any]) -> Config:
             image_token_id=int(data["image_token_id"]),
             audio_token_id=int(data["audio_token_id"]),
             video_token_id=int(data["video_token_id"]),
-            quantization=_quantization(data.get("quantization") or data.get("quantization_config")),
-            unknown_keys=_unknown_keys(data),
+            quantization=parse_quantization(data.get("quantization") or data.get("quantization_config")),
+            unknown_keys=unknown_keys(data, _KNOWN),
         )
     except KeyError as error:
         raise CheckpointError(f"config.json lacks {error.args[0]!r}; download or convert the model again") from None
@@ -226,7 +226,8 @@ _DEFAULT_ROPE: dict[str, dict[str, Any]] = {
 }
 
 
-def _text_config(data: dict[str, Any]) -> TextConfig:
+def parse_text_config(data: dict[str, Any]) -> TextConfig:
+    """The decoder in a decoded `text_config`. Raises CheckpointError, or KeyError and ValueError for `parse_config`."""
     for key, allowed in _OFF.items():
         if key in data and data[key] not in allowed:
             raise CheckpointError(
@@ -314,7 +315,8 @@ def _full_layer_shape(data: dict[str, Any], layer_types: tuple[LayerType, ...]) 
     return shapes.pop()
 
 
-def _quantization(data: dict[str, Any] | None) -> Quantization | None:
+def parse_quantization(data: dict[str, Any] | None) -> Quantization | None:
+    """What a config's `quantization` says; None where nothing is packed in a way that MLX knows."""
     # Google's QAT release may carry a quantization_config without any packed tensor: not ours to read.
     if not data or "bits" not in data:
         return None
@@ -362,10 +364,11 @@ _SAVED_BY_ALL = """_name_or_path architectures chunk_size_feed_forward dtype id2
     transformers_version"""
 
 
-def _unknown_keys(data: dict[str, Any]) -> tuple[str, ...]:
+def unknown_keys(data: dict[str, Any], known_keys: dict[str, str]) -> tuple[str, ...]:
+    """The keys of each section of `data` (itself: "") that are neither in `known_keys` nor written by every model."""
     unknown = []
-    for section, known in _KNOWN.items():
-        known_keys = {*known.split(), *_SAVED_BY_ALL.split(), *(_OFF if section == "text_config" else ())}
+    for section, known in known_keys.items():
+        known_here = {*known.split(), *_SAVED_BY_ALL.split(), *(_OFF if section == "text_config" else ())}
         found = data[section] if section else data
-        unknown += [f"{section}.{key}".lstrip(".") for key in found if key not in known_keys]
+        unknown += [f"{section}.{key}".lstrip(".") for key in found if key not in known_here]
     return tuple(unknown)

@@ -1,4 +1,4 @@
-"""Where this program keeps its own files, and which model it uses when none is named."""
+"""Where this program keeps its own files, and which model and drafter it uses when none is named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from gemma_mlx.errors import CheckpointError, UsageError
 
 MODEL_VARIABLE = "GEMMA_MLX_MODEL"
 HOME_VARIABLE = "GEMMA_MLX_HOME"
+DRAFTER_FOLDER = "drafter"
+"""Where a model's folder holds its drafter."""
 _LAST_MODEL_FILE = "last-model"
 
 
@@ -53,6 +55,20 @@ def find_model(named: str | os.PathLike[str] | None = None) -> Path:
     if not miniature_folder().is_dir():
         raise CheckpointError("this installation lacks the miniature: install gemma-mlx again, or name --model")
     return miniature_folder()
+
+
+def find_drafter(model: Path, named: str | os.PathLike[str] | None = None) -> Path | None:
+    """The drafter folder to use with the model folder `model`: the one named, else `model`/drafter, else None.
+
+    Raises UsageError if a named folder does not exist.
+    """
+    if named is None:
+        beside = model / DRAFTER_FOLDER
+        return beside if (beside / "config.json").is_file() else None
+    folder = _expanded(named)
+    if not os.path.isdir(folder):  # noqa: PTH112  # False also for a name that is too long
+        raise UsageError(f"no drafter folder {str(named)!r}: name one that `gemma-mlx convert` wrote")
+    return Path(folder)
 
 
 def remember_model(folder: Path) -> None:

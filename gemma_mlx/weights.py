@@ -14,7 +14,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
-from gemma_mlx.config import Config
+from gemma_mlx.config import Config, Quantization
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.decoder import FullAttention
 from gemma_mlx.model.gemma4 import Gemma4
@@ -36,9 +36,9 @@ def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> G
         raise CheckpointError(f"Gemma 4 overflows in {dtype}; compute in bfloat16 or float32")
     infos = read_headers(folder)
     model = Gemma4(config)
-    _pack_like(model, config, infos)
+    pack_like(model, config.quantization, infos)
     require_tensors(folder, infos, model.shapes())
-    sources = {file: _tensors(file) for file in {info.file for info in infos.values()}}
+    sources = {file: read_tensors(file) for file in {info.file for info in infos.values()}}
     groups: dict[str, dict[str, mx.array]] = {}
     for name, info in infos.items():
         array = sources[info.file].pop(info.name)
@@ -47,12 +47,12 @@ def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> G
         groups.setdefault(_group(name), {})[name] = array
     for group in sorted(groups):
         weights = groups.pop(group)
-        _check_finite(folder, weights)
+        check_finite(folder, weights)
         _place(model, group, weights, config)
     return model
 
 
-def _tensors(file: Path) -> dict[str, mx.array]:
+def read_tensors(file: Path) -> dict[str, mx.array]:
     """The tensors of a file by the name on disk; their bytes are read when they are evaluated."""
     found = mx.load(str(file), format="safetensors")
     assert isinstance(found, dict)
@@ -65,9 +65,8 @@ def _group(name: str) -> str:
     return ".".join(parts[:3] if parts[1] == "layers" else parts[:2])
 
 
-def _pack_like(model: Gemma4, config: Config, infos: dict[str, TensorInfo]) -> None:
+def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[str, TensorInfo]) -> None:
     """Turns the linears that the folder holds packed into packed ones."""
-    quantization = config.quantization
 
     def packing(path: str, module: nn.Module) -> bool | dict[str, int]:
         if f"{path}.scales" not in infos:
@@ -87,8 +86,9 @@ def _pack_like(model: Gemma4, config: Config, infos: dict[str, TensorInfo]) -> N
         ) from None
 
 
-def _check_finite(folder: Path, weights: dict[str, mx.array]) -> None:
-    names = [name for name, array in weights.items() if array.dtype != mx.uint32]
+def check_finite(folder: Path, weights: dict[str, mx.array]) -> None:
+    """Raises CheckpointError if one of `weights` holds NaN or infinity."""
+    names = [name for name, array in weights.items() if mx.issubdtype(array.dtype, mx.floating)]
     sums = mx.stack([weights[name].sum().astype(mx.float32) for name in names])  # NaN and infinity survive a sum
     finite = np.array(mx.isfinite(sums))
     for name, is_finite in zip(names, finite, strict=True):

@@ -84,6 +84,11 @@ class FullCache:
         self.offset = end
         return self._rows[..., :end, :]
 
+    def rows(self) -> mx.array:
+        """All rows, [B, K, S, R]; there must be some."""
+        assert self._rows is not None
+        return self._rows[..., : self.offset, :]
+
     def _grow(self, kept: mx.array, tokens: int) -> None:
         self._rows = _moved(kept, -(-tokens // self._step_tokens) * self._step_tokens)
         mx.eval(self._rows)
@@ -173,6 +178,13 @@ class SlidingCache:
         self._values = _moved(all_values[..., -rows:, :], self._capacity)
         self._rows, self.offset = rows, self.offset + length
         return all_keys, all_values, first
+
+    def last(self, tokens: int) -> tuple[mx.array, mx.array]:
+        """Keys and values [B, K, S, Dh] of the last `tokens` positions, or of all that are here; there must be some."""
+        assert self._keys is not None
+        assert self._values is not None
+        rows = slice(max(0, self._rows - tokens), self._rows)
+        return self._keys[..., rows, :], self._values[..., rows, :]
 
     def can_rewind(self, tokens: int) -> bool:
         """Whether every key that a query `tokens` back could see is still here."""

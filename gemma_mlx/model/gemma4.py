@@ -48,14 +48,18 @@ class Gemma4(nn.Module):
         return self.language_model.make_caches(kv_bits)
 
     def embed_tokens(self, ids: mx.array) -> mx.array:
-        """Ids [B, L] -> rows of the token table times sqrt(D), rounded to the computing type first as Google does.
+        """Ids [B, L] -> what the layers take for them, [B, L, D].
 
         Placeholders of media are looked up as padding, as the reference does; `embed` puts soft tokens in their place.
         """
         config = self._config
         for placeholder in (config.image_token_id, config.audio_token_id, config.video_token_id):
             ids = mx.where(ids == placeholder, config.text.pad_token_id, ids)
-        scale = mx.array(math.sqrt(config.text.hidden_size), self.dtype)
+        return self.token_rows(ids)
+
+    def token_rows(self, ids: mx.array) -> mx.array:
+        """Ids [B, L] -> rows of the token table times sqrt(D), rounded to the computing type first as Google does."""
+        scale = mx.array(math.sqrt(self._config.text.hidden_size), self.dtype)
         return self.language_model.embed_tokens(ids).astype(self.dtype) * scale  # [B, L, D]
 
     def embed_image(self, patches: mx.array, positions: mx.array) -> mx.array:

@@ -30,8 +30,11 @@ def convert(
 ) -> None:
     """Pack a downloaded model; afterwards it is the one used when no --model is named.
 
+    Its drafter, which makes answers faster, goes into the folder "drafter" of the packed model.
+
     \b
     gemma-mlx convert gemma-4-12B-it gemma-4bit
+    gemma-mlx convert gemma-4-12B-it-assistant gemma-4bit/drafter
     """
     with exit_codes():
         output = Output(quiet)
@@ -45,12 +48,25 @@ def convert(
         with _progress_bar(output) as progress:
             report = convert_checkpoint(source, destination, recipe, progress=progress)
         output.note(summary(destination, report))
+        if report.is_drafter:
+            output.note(_where_it_is_found(destination))
+            return
         try:
             remember_model(destination)
         except OSError as error:
             output.say(f"cannot remember it as the default ({error.strerror}); name it with --model {destination}")
         else:
             output.note(f"{destination} is now the model that is used when none is named; try: gemma-mlx chat")
+
+
+def _where_it_is_found(drafter: Path) -> str:
+    """What a converted drafter is for."""
+    from gemma_mlx.home import find_drafter
+
+    model = drafter.absolute().parent
+    if (model / "config.json").is_file() and find_drafter(model) == drafter.absolute():
+        return f"{model} now answers with this drafter"
+    return f"a drafter: name it with --drafter {drafter}, or keep it as the folder drafter in the model's folder"
 
 
 def summary(destination: Path, report: ConversionReport) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_mlx.home import find_model, miniature_folder, remember_model
+from gemma_mlx.home import find_drafter, find_model, miniature_folder, remember_model
 from tests.terminal.conftest import Run
 
 
@@ -18,6 +18,19 @@ def test_a_converted_model_answers_and_becomes_the_default(run: Run, tmp_path: P
     assert "now the model that is used" in ended.err
     assert find_model() == destination
     assert run("ask", "Hello", "-n", 3, "-q").code == 0
+
+
+def test_a_converted_drafter_goes_into_its_models_folder_and_becomes_no_default(run: Run, tmp_path: Path) -> None:
+    model, drafter = tmp_path / "four", miniature_folder() / "drafter"
+    assert run("convert", miniature_folder(), model).code == 0
+    beside = run("convert", drafter, model / "drafter")
+    assert beside.code == 0
+    assert f"{model} now answers with this drafter" in beside.err
+    assert find_drafter(model) == model / "drafter"
+    elsewhere = run("convert", drafter, tmp_path / "alone", "--recipe", "8bit")
+    assert elsewhere.code == 0
+    assert f"--drafter {tmp_path / 'alone'}" in elsewhere.err
+    assert find_model() == model
 
 
 @pytest.mark.parametrize(
