@@ -190,9 +190,7 @@ class DepthController:
             self._times.observe(source, plan.depth, seconds)
         self._rounds_since_plain = 0 if ahead and not plan.depth else self._rounds_since_plain + 1
         gained_s = 0.0 if ahead and not plan.depth else (accepted + 1) * plain_s - seconds
-        self._balance_s = min(
-            self._balance_s + gained_s + ALLOWED_LOSS_SHARE * seconds, MAX_BALANCE_TOKENS * plain_s
-        )
+        self._balance_s = min(self._balance_s + gained_s + ALLOWED_LOSS_SHARE * seconds, MAX_BALANCE_TOKENS * plain_s)
         self._probing_s -= PROBING_SHARE * seconds
         for acceptance in self._acceptance.values():
             acceptance.fade()

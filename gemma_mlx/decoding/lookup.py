@@ -44,7 +44,7 @@ class PromptLookup:
         """`ids` have come after what is here."""
         for index in ids:
             place = len(self._ids)
-            pair = (self._ids[-1] if place else 0) << 32 | index  # one int: a long prompt has many pairs
+            pair = self._ids[-1] << 32 | index if place else -1  # one int: a long prompt has many pairs
             self._ids.append(index)
             self._earlier.append(self._latest.get(pair, -1))
             self._latest[pair] = place

@@ -20,7 +20,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import mlx.core as mx
 
@@ -32,6 +32,9 @@ from gemma_mlx.decoding.lookup import PromptLookup
 from gemma_mlx.decoding.sampling import Sampler, best_logprobs
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
+
+DraftMode = Literal["auto", "mtp", "lookup", "off"]
+"""Who may draft: a drafter and looking up, one of them, or nobody. How much, the depth rule says, also for "mtp"."""
 
 
 class DepthRule(Protocol):
@@ -128,9 +131,7 @@ def speculate(
 class _Rounds:
     """The rounds of one answer."""
 
-    def __init__(
-        self, model: Gemma4, caches: list[Cache], sampler: Sampler, logprobs: int, drafting: Drafting
-    ) -> None:
+    def __init__(self, model: Gemma4, caches: list[Cache], sampler: Sampler, logprobs: int, drafting: Drafting) -> None:
         self._model = model
         self._caches = caches
         self._sampler = sampler
@@ -231,9 +232,7 @@ class _Rounds:
         if draft.scores is None or sampler.repeatable:
             tokens, held = matching(draft.ids, sampler.draw(scores))
         else:
-            tokens, held = speculative_sampling(
-                draft.ids, mx.exp(scores), mx.exp(draft.scores), sampler.spare_keys()
-            )
+            tokens, held = speculative_sampling(draft.ids, mx.exp(scores), mx.exp(draft.scores), sampler.spare_keys())
         outcome = mx.concatenate([held[None].astype(mx.uint32), tokens.astype(mx.uint32)])
         best = best_logprobs(logits, self._logprobs) if self._logprobs else mx.array(0)
         mx.async_eval(outcome, best)

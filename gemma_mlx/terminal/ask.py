@@ -28,6 +28,7 @@ class Question:
     messages: list[dict[str, Any]]
     drawing: flag.Drawing
     max_tokens: int
+    draft: flag.DraftMode
     thinking: bool
     as_json: bool
     logprobs: int | None
@@ -47,6 +48,7 @@ def ask(
     image: flag.Images = None,
     audio: flag.Sounds = None,
     detail: flag.Detail = None,
+    draft: flag.Draft = "auto",
     thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
@@ -63,7 +65,7 @@ def ask(
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         text = _text(prompt, image or [], audio or [])
         messages = _messages(text, system, image or [], audio or [], detail, find_model(model))
-        question = Question(messages, drawing, max_tokens, thinking, as_json, logprobs)
+        question = Question(messages, drawing, max_tokens, draft, thinking, as_json, logprobs)
         _answer(question, model, Output(quiet))
 
 
@@ -106,6 +108,7 @@ def _answer(question: Question, model: str | None, output: Output) -> None:
             max_tokens=question.max_tokens,
             thinking=question.thinking,
             logprobs=question.logprobs or 0,
+            draft=question.draft,
             progress=prefill_progress(output, interrupt),
         )
         for span in answer.prompt.spans:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2048
 DETAILS = (70, 140, 280, 560, 1120)
+DraftMode = Literal["auto", "mtp", "lookup", "off"]
 
 
 def _detail(value: int | None) -> int | None:
@@ -28,6 +29,7 @@ _TEMPERATURE = "How freely to draw tokens; 0 always takes the likeliest."
 _MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
 _PENALTY = "Above 1 avoids what was said before."
 _DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
+_DRAFT = "Who drafts tokens: the drafter (mtp), what was said before (lookup), both or nobody. Only speed changes."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
 _MODELS_OWN = "the model's"
 
@@ -67,6 +69,7 @@ Detail = Annotated[
     int | None,
     typer.Option("--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default=_MODELS_OWN),
 ]
+Draft = Annotated[DraftMode, typer.Option("--draft", help=_DRAFT)]
 Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, with all figures.")]
 Logprobs = Annotated[int | None, typer.Option("--logprobs", min=1, max=1000, metavar="N", help=_LOGPROBS)]

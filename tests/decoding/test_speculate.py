@@ -170,9 +170,7 @@ def test_an_answer_left_anywhere_leaves_caches_that_go_on_exactly(tiny_model: Ge
     for taken in range(1, 20):
         caches, hidden = prefilled(tiny_model, prompt)
         drafting = Drafting(FixedDepth(6), NoisyCopy(ids, start_tokens, VOCAB, 0.85))
-        tokens = speculate(
-            tiny_model, caches, hidden, Sampler(GREEDY, VOCAB), frozenset(), 30, drafting=drafting
-        )
+        tokens = speculate(tiny_model, caches, hidden, Sampler(GREEDY, VOCAB), frozenset(), 30, drafting=drafting)
         assert [next(tokens).id for _ in range(taken)] == ids[:taken]
         cast("Generator[Token]", tokens).close()
         kept = settle(caches, start_tokens + taken)
@@ -197,9 +195,7 @@ def test_turns_of_a_session_with_a_picture_are_those_of_cold_answers(tiny_model:
         assert reused == start or not turn
         drafting = Drafting(FixedDepth(4), NoisyCopy(expected, len(ids), VOCAB, 0.8))
         sampler = Sampler(GREEDY, VOCAB)
-        tokens = speculate(
-            tiny_model, session.caches, hidden, sampler, frozenset(), len(expected), drafting=drafting
-        )
+        tokens = speculate(tiny_model, session.caches, hidden, sampler, frozenset(), len(expected), drafting=drafting)
         answer = [token.id for token in itertools.islice(tokens, taken)]
         assert answer == expected[: len(answer)]
         session.append(answer)
@@ -225,16 +221,16 @@ def test_an_interrupt_while_a_pass_is_built_leaves_a_session_that_answers_rightl
     session = Session(tiny_model)
     hidden, _ = session.prefill(PROMPT)
     drafting = Drafting(FixedDepth(4), Interrupted(greedy_ids, len(PROMPT), VOCAB, 0.9))
-    taken = []
+    tokens = speculate(
+        tiny_model, session.caches, hidden, Sampler(GREEDY, VOCAB), frozenset(), 60, drafting=drafting
+    )
+    taken: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        for token in speculate(
-            tiny_model, session.caches, hidden, Sampler(GREEDY, VOCAB), frozenset(), 60, drafting=drafting
-        ):
-            taken.append(token.id)
+        taken.extend(token.id for token in tokens)
     session.append(taken)
     hidden, reused = session.prefill([*PROMPT, *taken, 50])
     assert reused >= len(PROMPT) + len(taken) - 1
-    caches, expected = prefilled(tiny_model, [*PROMPT, *taken, 50])
+    _, expected = prefilled(tiny_model, [*PROMPT, *taken, 50])
     assert mx.abs(hidden - expected).max().item() < 1e-4
 
 
