@@ -221,9 +221,7 @@ def test_an_interrupt_while_a_pass_is_built_leaves_a_session_that_answers_rightl
     session = Session(tiny_model)
     hidden, _ = session.prefill(PROMPT)
     drafting = Drafting(FixedDepth(4), Interrupted(greedy_ids, len(PROMPT), VOCAB, 0.9))
-    tokens = speculate(
-        tiny_model, session.caches, hidden, Sampler(GREEDY, VOCAB), frozenset(), 60, drafting=drafting
-    )
+    tokens = speculate(tiny_model, session.caches, hidden, Sampler(GREEDY, VOCAB), frozenset(), 60, drafting=drafting)
     taken: list[int] = []
     with pytest.raises(KeyboardInterrupt):
         taken.extend(token.id for token in tokens)
