@@ -13,6 +13,7 @@ from gemma_mlx.decoding.channels import Channel, ChannelReader
 from gemma_mlx.decoding.generate import Token, generate
 from gemma_mlx.decoding.sampling import Sampler, Sampling
 from gemma_mlx.decoding.session import Session
+from gemma_mlx.decoding.speculate import Drafting, Tally, speculate
 from gemma_mlx.inputs.prompt import Prompt
 from gemma_mlx.inputs.tokenizer import TextStream
 
@@ -52,6 +53,8 @@ class Reply:
     generated_tokens: int
     drafted_tokens: int
     accepted_tokens: int
+    target_passes: int
+    """Passes of the model after those over the prompt. Without drafts, one for each token but the first."""
     time_to_first_token_s: float
     generation_tps: float
     peak_memory_bytes: int
@@ -70,6 +73,7 @@ class Answer:
         max_tokens: int,
         logprobs: int,
         session: Session,
+        drafting: Drafting | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.prompt = prompt
@@ -79,6 +83,7 @@ class Answer:
         self._sampling = sampling
         self._max_tokens = max_tokens
         self._logprobs = logprobs
+        self._drafting = drafting
         self._progress = progress
         self._steps: list[Step] = []
         self._reused_tokens = 0
@@ -100,12 +105,8 @@ class Answer:
             reserve_tokens=min(self._max_tokens, RESERVED_TOKENS),
             progress=self._progress,
         )
-        sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
-        tokens = generate(
-            gemma.model, session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs
-        )
         try:
-            for step in self._read(tokens):
+            for step in self._read(self._decode(hidden)):
                 self._last_s = time.perf_counter()
                 if not self._steps:
                     self._first_s = self._last_s
@@ -114,6 +115,13 @@ class Answer:
         finally:
             session.append([step.token for step in self._steps])
             self._peak_bytes = mx.get_peak_memory()
+
+    def _decode(self, hidden: mx.array) -> Iterator[Token]:
+        """The tokens that follow the prompt's last hidden state."""
+        gemma = self._gemma
+        sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
+        given = (gemma.model, self._session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs)
+        return generate(*given) if self._drafting is None else speculate(*given, drafting=self._drafting)
 
     def _read(self, tokens: Iterable[Token]) -> Iterator[Step]:
         """Tokens with their text and channel; what is held back of a character comes with the last one."""
@@ -135,6 +143,7 @@ class Answer:
             finish_reason = "stop"
         else:
             finish_reason = "length" if len(steps) == self._max_tokens else "interrupted"
+        tally = self._drafting.tally if self._drafting else Tally(passes=max(0, len(steps) - 1))
         decoding_s = self._last_s - self._first_s
         return Reply(
             text="".join(step.text for step in steps if step.channel == "answer"),
@@ -149,8 +158,9 @@ class Answer:
             image_tokens=self.prompt.image_tokens,
             audio_tokens=self.prompt.audio_tokens,
             generated_tokens=len(steps),
-            drafted_tokens=0,
-            accepted_tokens=0,
+            drafted_tokens=tally.drafted_tokens,
+            accepted_tokens=tally.accepted_tokens,
+            target_passes=tally.passes,
             time_to_first_token_s=self._first_s - self._started_s,
             generation_tps=(len(steps) - 1) / decoding_s if decoding_s > 0 else 0.0,
             peak_memory_bytes=self._peak_bytes,

@@ -17,17 +17,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import mlx.core as mx
 
 from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.checkpoint import fingerprint
 from gemma_mlx.config import Config, read_config
+from gemma_mlx.decoding.costs import Drafter
+from gemma_mlx.decoding.depth import DepthController
+from gemma_mlx.decoding.lookup import PromptLookup
 from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
 from gemma_mlx.decoding.session import Session
+from gemma_mlx.decoding.speculate import Drafting, DraftMode
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
 from gemma_mlx.home import find_model
@@ -96,6 +100,8 @@ class Gemma:
         self.prompts = prompts
         self.model = model
         self.plan = plan
+        self.drafter: Drafter | None = None
+        self._depth = DepthController()
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
         self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
@@ -194,19 +200,22 @@ class Gemma:
         logprobs: int = 0,
         session: Session | None = None,
         shared_messages: Messages = (),
+        draft: DraftMode = "auto",
         progress: Callable[[int, int], None] | None = None,
     ) -> Answer:
         """Answers `messages`: iterate over it for steps, then ask it for its `reply`.
 
         With a `session`, only what is new since its last turn is computed. `shared_messages` are what other prompts
         will have in common with this one, such as the pictures without the question: the session can then go back to
-        where they end. `progress` is told (done, all) positions of the prompt. Raises InputError for media or messages
-        that cannot be read, ContextError for a prompt too long.
+        where they end. `draft` says who may draft tokens: it changes the speed, not the answer. `progress` is told
+        (done, all) positions of the prompt. Raises InputError for media or messages that cannot be read, ContextError
+        for a prompt too long.
         """
         if max_tokens < 1:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
         if logprobs < 0:
             raise UsageError(f"logprobs is {logprobs}, it must be 0 or more")
+        self._check_draft(draft)
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)
@@ -224,8 +233,27 @@ class Gemma:
             max_tokens=min(max_tokens, room),
             logprobs=logprobs,
             session=session or self.session(),
+            drafting=self._drafting(draft, prompt.ids),
             progress=progress,
         )
+
+    def _check_draft(self, draft: str) -> None:
+        if draft not in get_args(DraftMode):
+            raise UsageError(f"draft is {draft!r}, it must be one of {', '.join(get_args(DraftMode))}")
+        if draft == "mtp" and self.drafter is None:
+            raise UsageError(
+                f"draft is 'mtp', but there is no drafter for {self.name}; put google/gemma-4-12B-it-assistant beside "
+                "it, or leave it at 'auto'"
+            )
+
+    def _drafting(self, draft: DraftMode, prompt_ids: Sequence[int]) -> Drafting | None:
+        """Who drafts the tokens after a prompt; None for nobody."""
+        drafter = self.drafter if draft in ("auto", "mtp") else None
+        lookup = None
+        if draft in ("auto", "lookup"):
+            tokenizer = self.prompts.tokenizer
+            lookup = PromptLookup(prompt_ids, lambda index: not tokenizer.is_silent(index))
+        return Drafting(self._depth, drafter, lookup) if drafter or lookup else None
 
     def reply(self, messages: Messages, **options: Any) -> Reply:
         """The whole answer to `messages`; `options` are those of `stream`."""

@@ -43,7 +43,7 @@ def generate(
             next_token, next_best = _choose(model, hidden, sampler, logprobs)
             mx.async_eval(next_token, next_best)
         found = int(cast("int", token.item()))
-        yield Token(found, _pairs(best) if logprobs else ())
+        yield Token(found, pairs(best) if logprobs else ())
         if found in stop_ids or not remaining:
             return
         token, best = next_token, next_best
@@ -52,7 +52,7 @@ def generate(
 def settle(caches: list[Cache], offset: int) -> int:
     """Rewinds caches that ran ahead of position `offset`; returns where all of them stand then.
 
-    They are at most one token ahead, and rewinding the last update is always exact.
+    Whether or not drafting was on, only rows of the last update are ahead, and rewinding those is always exact.
     """
     target = min(offset, caches[0].offset)
     for cache in caches:
@@ -62,9 +62,10 @@ def settle(caches: list[Cache], offset: int) -> int:
 
 def _choose(model: Gemma4, hidden: mx.array, sampler: Sampler, logprobs: int) -> tuple[mx.array, mx.array]:
     logits = model.logits(hidden[0, -1])  # [V]
-    return sampler(logits), best_logprobs(logits, logprobs) if logprobs else mx.array(0)
+    return sampler(logits), best_logprobs(logits, logprobs) if logprobs else mx.array(0)  # [], [2, N]
 
 
-def _pairs(best: mx.array) -> tuple[tuple[int, float], ...]:
+def pairs(best: mx.array) -> tuple[tuple[int, float], ...]:
+    """What `best_logprobs` found for one place [2, N], as (id, log-probability)."""
     ids, values = cast("list[list[float]]", best.tolist())
     return tuple((int(index), value) for index, value in zip(ids, values, strict=True))

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.decoding.sampling import Sampling
+from gemma_mlx.decoding.speculate import DraftMode
 from gemma_mlx.gemma import MAX_TOKENS, Gemma
 from gemma_mlx.inputs.media import Media
 from gemma_mlx.tasks.message import user_message
@@ -29,6 +30,7 @@ class Conversation:
         detail: int | None = None,
         sampling: Sampling | None = None,
         max_tokens: int = MAX_TOKENS,
+        draft: DraftMode = "auto",
     ) -> None:
         self.system = system
         self.thinking = thinking
@@ -38,6 +40,7 @@ class Conversation:
         self._gemma = gemma
         self._sampling = sampling
         self._max_tokens = max_tokens
+        self._draft = draft
         self._turns: list[dict[str, Any]] = []
         self._asked: dict[str, Any] = {}
         self._session = gemma.session()
@@ -71,6 +74,7 @@ class Conversation:
             max_tokens=self._max_tokens,
             thinking=self.thinking,
             session=self._session,
+            draft=self._draft,
             progress=progress,
         )
 

@@ -59,11 +59,14 @@ def figures(reply: Reply) -> str:
     media = [
         f"{count:,} {kind}" for kind, count in (("image", reply.image_tokens), ("audio", reply.audio_tokens)) if count
     ]
+    drafted = f" ({reply.accepted_tokens:,} of {reply.drafted_tokens:,} drafted accepted)"
     return ", ".join(
         [
             f"{reply.prompt_tokens:,} prompt tokens" + (f" ({', '.join(media)})" if media else ""),
             *([f"{reply.reused_tokens:,} of them re-used"] if reply.reused_tokens else []),
-            f"{reply.generated_tokens:,} generated" + (f" at {shown}" if (shown := speed(reply)) else ""),
+            f"{reply.generated_tokens:,} generated"
+            + (f" at {shown}" if (shown := speed(reply)) else "")
+            + (drafted if reply.drafted_tokens else ""),
             f"first after {reply.time_to_first_token_s:.2f} s",
             f"peak memory {reply.peak_memory_bytes / 1e9:.2f} GB",
         ]

@@ -35,6 +35,7 @@ class Question:
     cache: Path | None
     drawing: flag.Drawing
     max_tokens: int
+    draft: flag.DraftMode
     thinking: bool
     as_json: bool
     logprobs: int | None
@@ -55,6 +56,7 @@ def ask(
     audio: flag.Sounds = None,
     detail: flag.Detail = None,
     cache: flag.Cache = None,
+    draft: flag.Draft = "auto",
     thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
@@ -75,7 +77,7 @@ def ask(
         _check_cache(cache)
         piped, asked = _text(prompt, image or [], audio or [])
         messages, shared = _messages(piped, asked, system, image or [], audio or [], detail, find_model(model))
-        question = Question(messages, shared, cache, drawing, max_tokens, thinking, as_json, logprobs)
+        question = Question(messages, shared, cache, drawing, max_tokens, draft, thinking, as_json, logprobs)
         _answer(question, model, context, kv_bits, Output(quiet))
 
 
@@ -136,6 +138,7 @@ def _answer(question: Question, model: str | None, context: int | None, kv_bits:
             logprobs=question.logprobs or 0,
             session=session,
             shared_messages=question.shared_messages,
+            draft=question.draft,
             progress=prefill_progress(output, interrupt),
         )
         for span in answer.prompt.spans:

@@ -29,6 +29,7 @@ def caption(
     repetition_penalty: flag.RepetitionPenalty = None,
     seed: flag.Seed = None,
     detail: flag.Detail = None,
+    draft: flag.Draft = "auto",
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -60,5 +61,6 @@ def caption(
                 sampling=sampling,
                 max_tokens=max_tokens,
                 logprobs=logprobs or 0,
+                draft=draft,
             ),
         )

@@ -27,6 +27,7 @@ def chat(
     image: flag.Images = None,
     audio: flag.Sounds = None,
     detail: flag.Detail = None,
+    draft: flag.Draft = "auto",
     thinking: flag.Thinking = False,
     context: flag.Context = None,
     kv_bits: flag.KvBits = None,
@@ -58,6 +59,7 @@ def chat(
             detail=detail,
             sampling=drawing.sampling(gemma),
             max_tokens=max_tokens,
+            draft=draft,
         )
         screen = ChatScreen(conversation, output, piped_lines() if piped else typed_lines(), max_tokens)
         for path in image or []:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 2048
 DETAILS = (70, 140, 280, 560, 1120)
+DraftMode = Literal["auto", "mtp", "lookup", "off"]
 
 
 def _detail(value: int | None) -> int | None:
@@ -45,6 +46,7 @@ _MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
 _PENALTY = "Above 1 avoids what was said before."
 _DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
 _CACHE = "Keep in FILE what is read of piped text and pictures, for the next question about them."
+_DRAFT = "Who drafts tokens: the drafter (mtp), what was said before (lookup), both or nobody. Only speed changes."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
 _CONTEXT = "Most tokens of prompts and answers together, as 32768 or 32k; memory is planned for them."
 _MEMORY = "Plan for a Mac with so much memory, as 16GB, instead of this machine."
@@ -87,6 +89,7 @@ Detail = Annotated[
     int | None,
     typer.Option("--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default=_MODELS_OWN),
 ]
+Draft = Annotated[DraftMode, typer.Option("--draft", help=_DRAFT)]
 Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="FILE", help=_CACHE)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, with all figures.")]

@@ -21,6 +21,7 @@ def transcribe(
     language: Annotated[str | None, typer.Option("--language", metavar="NAME", help=_LANGUAGE_HELP)] = None,
     model: flag.Model = None,
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
+    draft: flag.Draft = "auto",
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -42,6 +43,6 @@ def transcribe(
         batch.run(
             gemma,
             lambda sound: transcription.transcribe(
-                gemma, sound, language, max_tokens=max_tokens, logprobs=logprobs or 0
+                gemma, sound, language, max_tokens=max_tokens, logprobs=logprobs or 0, draft=draft
             ),
         )

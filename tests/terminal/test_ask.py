@@ -13,7 +13,14 @@ from tests.terminal.conftest import ChangedModel, Run
 
 FIELDS = {
     *("text", "finish_reason", "model", "miniature", "tokens", "prompt_tokens", "reused_tokens", "image_tokens"),
-    *("audio_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens", "time_to_first_token_s"),
+    *(
+        "audio_tokens",
+        "generated_tokens",
+        "drafted_tokens",
+        "accepted_tokens",
+        "target_passes",
+        "time_to_first_token_s",
+    ),
     *("generation_tps", "peak_memory_bytes"),
 }
 

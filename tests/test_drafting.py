@@ -1,0 +1,102 @@
+"""Drafting through Gemma, on the miniature: other speed, same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+from PIL import Image
+
+from gemma_mlx import Gemma, Sampling
+from gemma_mlx.decoding.depth import FixedDepth
+from gemma_mlx.decoding.speculate import DraftMode
+from gemma_mlx.errors import UsageError
+from gemma_mlx.terminal import options
+from tests.decoding.drafters import NoisyCopy
+
+PICTURE = {"type": "image", "image": Image.new("RGB", (120, 90), "red")}
+QUESTIONS: list[list[dict[str, Any]]] = [
+    [{"role": "user", "content": "red red red blue red red red blue red red. What is 2 + 3?"}],
+    [{"role": "user", "content": [PICTURE, {"type": "text", "text": "What colour is the picture?"}]}],
+]
+
+
+@pytest.fixture
+def drafted(miniature: Gemma, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gemma]:
+    """The miniature, drafting four tokens wherever somebody can."""
+    monkeypatch.setattr(miniature, "_depth", FixedDepth(4))
+    return miniature
+
+
+def with_copy(gemma: Gemma, monkeypatch: pytest.MonkeyPatch, messages: Any, **options: Any) -> tuple[int, ...]:
+    """Gives `gemma` a drafter that mostly knows the answer to `messages`; returns that answer."""
+    reply = gemma.reply(messages, draft="off", **options)
+    copy = NoisyCopy(reply.tokens, reply.prompt_tokens, gemma.config.text.vocab_size, 0.8)
+    monkeypatch.setattr(gemma, "drafter", copy)
+    return reply.tokens
+
+
+@pytest.mark.parametrize("messages", QUESTIONS)
+@pytest.mark.parametrize("mode", ["auto", "mtp", "lookup"])
+def test_every_way_of_drafting_gives_the_same_answer(
+    drafted: Gemma, monkeypatch: pytest.MonkeyPatch, messages: Any, mode: DraftMode
+) -> None:
+    expected = with_copy(drafted, monkeypatch, messages)
+    reply = drafted.reply(messages, draft=mode)
+    assert reply.tokens == expected
+    assert reply.finish_reason == "stop"
+    undrafted = reply.generated_tokens - reply.accepted_tokens
+    assert undrafted - reply.target_passes in (0, 1)  # 0: the last pass ended with a drafted stop token
+    assert reply.accepted_tokens <= reply.drafted_tokens
+    if mode == "mtp":
+        assert reply.accepted_tokens > 0
+
+
+def test_a_seeded_answer_does_not_depend_on_drafting(drafted: Gemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampling = Sampling(temperature=1.5, seed=3)
+    expected = with_copy(drafted, monkeypatch, QUESTIONS[0], sampling=sampling, max_tokens=30)
+    for mode in get_args(DraftMode):
+        assert drafted.reply(QUESTIONS[0], sampling=sampling, max_tokens=30, draft=mode).tokens == expected
+
+
+@pytest.mark.parametrize("taken", [1, 2, 3, 5])
+def test_a_turn_stopped_inside_a_draft_is_followed_by_the_right_one(
+    drafted: Gemma, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    messages = QUESTIONS[1]
+    with_copy(drafted, monkeypatch, messages)
+    session = drafted.session()
+    answer = drafted.stream(messages, session=session)
+    steps = iter(answer)
+    for _ in range(taken):
+        next(steps)
+    steps.close()  # type: ignore[attr-defined]
+    assert answer.reply.finish_reason == "interrupted"
+    assert answer.reply.generated_tokens == taken
+    said = {"role": "assistant", "content": answer.reply.text or "Red."}
+    longer = [*messages, said, {"role": "user", "content": "What is 2 + 3?"}]
+    monkeypatch.setattr(drafted, "drafter", None)
+    reply = drafted.reply(longer, session=session)
+    assert reply.tokens == drafted.reply(longer, draft="off").tokens
+    assert reply.reused_tokens > 40
+
+
+def test_without_drafts_each_token_but_the_first_takes_a_pass(miniature: Gemma) -> None:
+    reply = miniature.reply(QUESTIONS[0], draft="off")
+    assert (reply.drafted_tokens, reply.accepted_tokens) == (0, 0)
+    assert reply.target_passes == reply.generated_tokens - 1
+
+
+def test_mtp_without_a_drafter_is_a_usage_error_that_names_one(miniature: Gemma) -> None:
+    with pytest.raises(UsageError, match="gemma-4-12B-it-assistant"):
+        miniature.stream(QUESTIONS[0], draft="mtp")
+
+
+def test_an_unknown_way_of_drafting_is_a_usage_error(miniature: Gemma) -> None:
+    with pytest.raises(UsageError, match="auto, mtp, lookup, off"):
+        miniature.stream(QUESTIONS[0], draft="always")  # type: ignore[arg-type]
+
+
+def test_the_command_line_knows_the_same_ways() -> None:
+    assert options.DraftMode == DraftMode
