@@ -32,14 +32,15 @@ from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import Drafting, DraftMode
+from gemma_mlx.drafter_weights import load_drafter
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
-from gemma_mlx.home import find_model
+from gemma_mlx.home import find_drafter, find_model
 from gemma_mlx.inputs.image import BUDGETS, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.prompt import MediaSpan, PromptBuilder
 from gemma_mlx.machine import Machine, this_machine
-from gemma_mlx.memory import PATCHES_AT_ONCE, Plan, Planner, stored_numbers
+from gemma_mlx.memory import PATCHES_AT_ONCE, Plan, Planner, stored_numbers, weights_bytes
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.weights import computing_dtype, load_model
@@ -66,6 +67,8 @@ def load(
     *,
     context_tokens: int | None = None,
     kv_bits: int | None = None,
+    drafter: str | os.PathLike[str] | None = None,
+    draft: DraftMode = "auto",
     dtype: mx.Dtype | None = None,
     machine: Machine | None = None,
 ) -> Gemma:
@@ -73,8 +76,9 @@ def load(
 
     Takes a folder in Google's released format or a converted one. Before any weight is read, the memory plan for
     `context_tokens` positions is made, by default for as many as fit this machine; prompts and answers stay within it.
-    With `kv_bits` 8 the full layers' cache takes about half the bytes. Raises ContextError if it does not fit, and
-    GemmaError in one line if the folder cannot be used.
+    With `kv_bits` 8 the full layers' cache takes about half the bytes. Where `draft` ("auto", "mtp") wants a drafter,
+    the one in `drafter` is loaded, or the one in the model's folder. Raises ContextError if it does not fit, and
+    GemmaError in one line if a folder cannot be used.
     """
     found = find_model(folder)
     config = read_config(found)
@@ -83,24 +87,46 @@ def load(
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
     dtype = dtype or computing_dtype()
-    planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits)
+    drafter_folder = _find_drafter(found, drafter, draft)
+    drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0
+    planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits, drafter_bytes)
     plan = planner.require(context_tokens)
     prompts = PromptBuilder.from_folder(found)
     with plan.limits():
         model = load_model(found, config, dtype)
-    return Gemma(found, config, prompts, model, plan)
+        loaded_drafter = load_drafter(drafter_folder, found, config, model) if drafter_folder else None
+    return Gemma(found, config, prompts, model, plan, loaded_drafter)
+
+
+def _find_drafter(model: Path, named: str | os.PathLike[str] | None, draft: DraftMode) -> Path | None:
+    """The folder of the drafter to load; None where none is wanted, or none is named and none is there."""
+    if draft not in get_args(DraftMode):
+        raise UsageError(f"draft is {draft!r}, it must be one of {', '.join(get_args(DraftMode))}")
+    if draft in ("lookup", "off"):
+        if named is not None:
+            raise UsageError(f"a drafter has no effect with draft {draft!r}; leave one of them out")
+        return None
+    return find_drafter(model, named)
 
 
 class Gemma:
     """A loaded model. `stream` and `reply` answer messages, `score` judges an answer."""
 
-    def __init__(self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4, plan: Plan) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        prompts: PromptBuilder,
+        model: Gemma4,
+        plan: Plan,
+        drafter: Drafter | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.prompts = prompts
         self.model = model
         self.plan = plan
-        self.drafter: Drafter | None = None
+        self.drafter = drafter
         self._depth = DepthController()
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
@@ -242,8 +268,8 @@ class Gemma:
             raise UsageError(f"draft is {draft!r}, it must be one of {', '.join(get_args(DraftMode))}")
         if draft == "mtp" and self.drafter is None:
             raise UsageError(
-                f"draft is 'mtp', but there is no drafter for {self.name}; put google/gemma-4-12B-it-assistant beside "
-                "it, or leave it at 'auto'"
+                f"draft is 'mtp', but {self.name} has no drafter; convert google/gemma-4-12B-it-assistant into its "
+                "folder drafter, or leave it at 'auto'"
             )
 
     def _drafting(self, draft: DraftMode, prompt_ids: Sequence[int]) -> Drafting | None:

@@ -183,6 +183,8 @@ class Planner:
         packed = self.with_8_bit_rows()
         if packed is not None and (most := packed.largest_context_tokens()) > largest:
             advice.append(f"{most:,} with --kv-bits 8")
+        if self.drafter_bytes and (most := replace(self, drafter_bytes=0).largest_context_tokens()) > largest:
+            advice.append(f"{most:,} without the drafter (--draft off)")
         return (
             f"{plan.context_tokens:,} tokens need {readable(plan.total_bytes)} and a reserve of "
             f"{readable(RESERVE_BYTES)}, but {self.machine.name} gives {readable(plan.limit_bytes)}: "
@@ -267,7 +269,7 @@ def stored_numbers(folder: Path) -> Stored:
 
 def weights_bytes(stored: Stored, item_bytes: int) -> int:
     """What weights take in memory: packed words as they are, all else in a computing type of `item_bytes`."""
-    return sum(count * (4 if dtype == "U32" else item_bytes) for dtype, count in stored.items())
+    return sum(count * {"U32": 4, "I64": 8}.get(dtype, item_bytes) for dtype, count in stored.items())
 
 
 def sliding_bytes(text: TextConfig, rows: int, item_bytes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def ask(
     detail: flag.Detail = None,
     cache: flag.Cache = None,
     draft: flag.Draft = "auto",
+    drafter: flag.DrafterFolder = None,
     thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
@@ -78,7 +80,8 @@ def ask(
         piped, asked = _text(prompt, image or [], audio or [])
         messages, shared = _messages(piped, asked, system, image or [], audio or [], detail, find_model(model))
         question = Question(messages, shared, cache, drawing, max_tokens, draft, thinking, as_json, logprobs)
-        _answer(question, model, context, kv_bits, Output(quiet))
+        load = partial(load_gemma, model, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft)
+        _answer(question, load, Output(quiet))
 
 
 def _check_cache(cache: Path | None) -> None:
@@ -124,9 +127,9 @@ def _messages(
     return [*before, user_message(text, pictures, recordings)], [*before, user_message(piped, pictures)]
 
 
-def _answer(question: Question, model: str | None, context: int | None, kv_bits: int | None, output: Output) -> None:
+def _answer(question: Question, load: Callable[[Output], Gemma], output: Output) -> None:
     show_warnings_in_one_line(output)
-    gemma = load_gemma(model, output, context_tokens=context, kv_bits=kv_bits)
+    gemma = load(output)
     session = _session(gemma, question.cache)
     resumed_tokens = session.offset if session else 0
     with Interrupt() as interrupt:

@@ -30,6 +30,7 @@ def caption(
     seed: flag.Seed = None,
     detail: flag.Detail = None,
     draft: flag.Draft = "auto",
+    drafter: flag.DrafterFolder = None,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -48,7 +49,7 @@ def caption(
         output = Output(quiet)
         batch = Batch(files, "image", output, max_tokens, detail, as_json, bool(logprobs), named=True)
         show_warnings_in_one_line(output)
-        gemma = load_gemma(model, output)
+        gemma = load_gemma(model, output, drafter=drafter, draft=draft)
         sampling = drawing.sampling(gemma)
         from gemma_mlx.tasks import captioning
 

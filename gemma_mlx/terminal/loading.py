@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gemma_mlx.home import find_model
+from gemma_mlx.terminal.options import DraftMode
 from gemma_mlx.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ MINIATURE_NOTE = (
 
 
 def load_gemma(
-    model: str | None, output: Output, *, context_tokens: int | None = None, kv_bits: int | None = None
+    model: str | None,
+    output: Output,
+    *,
+    context_tokens: int | None = None,
+    kv_bits: int | None = None,
+    drafter: str | None = None,
+    draft: DraftMode = "auto",
 ) -> Gemma:
     """The model that `--model` or the defaults name. Says so, quiet or not, where it is a miniature.
 
@@ -27,7 +34,7 @@ def load_gemma(
     output.status(f"loading {folder.name} ...")
     from gemma_mlx.gemma import load
 
-    gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits)
+    gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft)
     output.clear_status()
     if gemma.miniature:
         output.say(MINIATURE_NOTE.format(name=gemma.name))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma_mlx.errors import CheckpointError, UsageError
-from gemma_mlx.home import find_model
+from gemma_mlx.home import find_drafter, find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes, one_line, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output, write_stdout
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from gemma_mlx.memory import Plan, Planner
 
 _RECIPE_HELP = "Plan the folder as `convert` would pack it: 4bit, 8bit or bf16. Its weights need not be there yet."
-_DRAFTER_HELP = "Folder of a draft head to count in."
 
 PARTS = {
     "weights_bytes": "weights",
@@ -39,7 +38,7 @@ def plan(
     memory: flag.Memory = None,
     recipe: Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = None,
     kv_bits: flag.KvBits = None,
-    drafter: Annotated[str | None, typer.Option("--drafter", metavar="FOLDER", help=_DRAFTER_HELP)] = None,
+    drafter: flag.DrafterFolder = None,
     as_json: flag.Json = False,
 ) -> None:
     """Show what fits: each part of the memory in bytes, and the largest context. Loads nothing.
@@ -85,12 +84,8 @@ def _planner(folder: Path, memory: str | None, recipe: str | None, kv_bits: int 
         if config.quantization is not None:
             raise CheckpointError(f"{folder} is already packed; leave out --recipe, or name the bf16 release")
         stored = stored_by_recipe(Gemma4(config).shapes(), chosen)
-    drafter_bytes = 0
-    if drafter is not None:
-        drafter_folder = Path(drafter).expanduser()
-        if not drafter_folder.is_dir():
-            raise UsageError(f"no drafter folder {drafter!r}; download google/gemma-4-12B-it-assistant and convert it")
-        drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size)
+    drafter_folder = find_drafter(folder, drafter)
+    drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0
     return Planner(config, stored, machine, dtype, kv_bits, drafter_bytes)
 
 

@@ -22,6 +22,7 @@ def transcribe(
     model: flag.Model = None,
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
     draft: flag.Draft = "auto",
+    drafter: flag.DrafterFolder = None,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -37,7 +38,7 @@ def transcribe(
         output = Output(quiet)
         batch = Batch(files, "audio", output, max_tokens, as_json=as_json, logprobs=bool(logprobs))
         show_warnings_in_one_line(output)
-        gemma = load_gemma(model, output)
+        gemma = load_gemma(model, output, drafter=drafter, draft=draft)
         from gemma_mlx.tasks import transcription
 
         batch.run(
