@@ -29,7 +29,7 @@ UNROLL = 4
 PROMPTS = {"scenes": 960, "reading": 2560, "hearing": 1280, "dialogue": 1600}
 AT_ONCE = 32
 FIRST_STEP = 1_000_000
-"""The prompts are those that the miniature's training would have had at this step: it never saw them."""
+"""The prompts are those that the miniature's training would have had from this step on, which it never reached."""
 BATCH_ANSWERS = 48
 WARMUP_STEPS = 50
 
