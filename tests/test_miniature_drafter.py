@@ -107,7 +107,7 @@ def test_packed_to_4_bit_it_still_drafts(miniature: Gemma, tmp_path: Path) -> No
     assert packed.acceptance > whole.acceptance - 0.15
 
 
-@pytest.mark.parametrize("kind", ["caption", "transcript", "dialogue", "thinking"])
+@pytest.mark.parametrize("kind", ["caption", "reading", "transcript", "dialogue", "thinking"])
 def test_scores_beside_the_weights_are_those_that_were_promised(kind: str) -> None:
     scores = json.loads((miniature_folder() / "drafter" / "scores.json").read_text())
     assert scores[kind]["answers"] >= 100

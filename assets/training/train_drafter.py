@@ -26,10 +26,10 @@ from assets.training.evaluate import load
 from assets.training.network import logits
 
 UNROLL = 4
-PROMPTS = {"scenes": 960, "reading": 640, "hearing": 800, "dialogue": 1280}
+PROMPTS = {"scenes": 960, "reading": 2560, "hearing": 1280, "dialogue": 1600}
 AT_ONCE = 32
 FIRST_STEP = 1_000_000
-"""The prompts are those that the miniature's training would have had at this step: it never saw them."""
+"""The prompts are those that the miniature's training would have had from this step on, which it never reached."""
 BATCH_ANSWERS = 48
 WARMUP_STEPS = 50
 
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("assets/miniature/drafter"))
     parser.add_argument("--work", type=Path, default=Path("build/miniature"))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--rate", type=float, default=3e-3)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
