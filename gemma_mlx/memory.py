@@ -29,7 +29,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from gemma_mlx.checkpoint import read_headers
-from gemma_mlx.config import Config, TextConfig, read_config
+from gemma_mlx.config import Config, TextConfig
 from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
@@ -39,7 +39,6 @@ from gemma_mlx.model.decoder import MLP_TOKENS
 from gemma_mlx.model.masks import BlockSizes
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.model.quantized_cache import row_bytes as cache_row_bytes
-from gemma_mlx.weights import computing_dtype
 
 RESERVE_BYTES = 1 << 28
 """Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait."""
@@ -118,21 +117,46 @@ class Plan:
 
     @contextmanager
     def limits(self) -> Iterator[None]:
-        """MLX's memory, cache and wired limits are those of the plan inside, and as they were afterwards.
+        """MLX's memory, cache and wired limits are those of the plan inside.
 
-        On a Mac, wired memory is not paged out while the model works.
+        Afterwards they are as before the first of all that are inside at a time, in whatever order these end. On a Mac,
+        wired memory is not paged out while the model works.
         """
         spare_bytes = self.limit_bytes - self.total_bytes
-        memory_bytes = mx.set_memory_limit(self.limit_bytes)
-        cache_bytes = mx.set_cache_limit(min(CACHE_BYTES, max(RESERVE_BYTES // 2, spare_bytes)))
-        wired_bytes = mx.set_wired_limit(min(self.total_bytes, self.limit_bytes)) if mx.metal.is_available() else None
+        before = _set_limits(
+            _Limits(
+                memory_bytes=self.limit_bytes,
+                cache_bytes=min(CACHE_BYTES, max(RESERVE_BYTES // 2, spare_bytes)),
+                wired_bytes=min(self.total_bytes, self.limit_bytes),
+            )
+        )
+        _limits_before.append(_limits_before[0] if _limits_before else before)
         try:
             yield
         finally:
-            mx.set_memory_limit(memory_bytes)
-            mx.set_cache_limit(cache_bytes)
-            if wired_bytes is not None:
-                mx.set_wired_limit(wired_bytes)
+            before = _limits_before.pop()
+            if not _limits_before:
+                _set_limits(before)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    memory_bytes: int
+    cache_bytes: int
+    wired_bytes: int
+
+
+_limits_before: list[_Limits] = []
+"""What to go back to, once for each plan whose limits are set: MLX has one set of limits for all."""
+
+
+def _set_limits(limits: _Limits) -> _Limits:
+    """Sets MLX's limits and returns what they were."""
+    return _Limits(
+        mx.set_memory_limit(limits.memory_bytes),
+        mx.set_cache_limit(limits.cache_bytes),
+        mx.set_wired_limit(limits.wired_bytes) if mx.metal.is_available() else 0,
+    )
 
 
 @dataclass(frozen=True)
@@ -222,14 +246,28 @@ class Planner:
         rows = min(context_tokens, max(chunk_tokens_over(context_tokens, pace.chunk_tokens), max(BUDGETS)))
         block_tokens = pace.block_sizes.full_block_tokens(context_tokens)
         heads, kv_heads, dims = text.num_attention_heads, text.num_key_value_heads, text.head_dim
-        full = self._scores(block_tokens, context_tokens) + 5 * rows * heads * text.global_head_dim
         keys = min(context_tokens, text.sliding_window - 1 + rows)
         sliding = 2 * heads * pace.block_sizes.sliding_tokens * keys + 2 * 3 * keys * kv_heads * dims
         sliding += rows * (5 * heads * dims + 6 * kv_heads * dims)
-        mlp = 4 * min(rows, MLP_TOKENS) * text.intermediate_size
         # Patches come in float32; where their norm is not one kernel, as on CPU, it takes nine arrays of them.
         embeddings_bytes = 36 * min(rows, PATCHES_AT_ONCE) * config.vision.patch_dims + 16 * rows * text.hidden_size
-        return max((max(full, sliding) + mlp + 4 * rows * text.hidden_size) * self.dtype.size, embeddings_bytes)
+        return max(
+            self.full_layer_bytes(rows, self._scores(block_tokens, context_tokens)),
+            self._layer_bytes(rows, sliding),
+            embeddings_bytes,
+        )
+
+    def full_layer_bytes(self, rows: int, scores: int) -> int:
+        """What a full layer takes on the way for `rows` tokens, where attention holds `scores` numbers at once."""
+        return self._layer_bytes(
+            rows, scores + 5 * rows * self.config.text.num_attention_heads * self.config.text.global_head_dim
+        )
+
+    def _layer_bytes(self, rows: int, attention: int) -> int:
+        """What a layer takes whose attention takes so many numbers: with the MLP's and those in between."""
+        text = self.config.text
+        mlp = 4 * min(rows, MLP_TOKENS) * text.intermediate_size
+        return (attention + mlp + 4 * rows * text.hidden_size) * self.dtype.size
 
     def _decode_bytes(self, context_tokens: int) -> int:
         """What one token takes: the scores of one full layer, and a few rows of the whole vocabulary."""
@@ -242,21 +280,6 @@ class Planner:
             return 7 * text.num_attention_heads * queries * keys // 2
         copies = 2 * text.num_global_key_value_heads * text.global_head_dim * keys if self.machine.is_cpu else 0
         return 2 * text.num_attention_heads * queries * keys + copies
-
-
-def plan_folder(
-    folder: Path,
-    machine: Machine,
-    *,
-    context_tokens: int | None = None,
-    kv_bits: int | None = None,
-    dtype: mx.Dtype | None = None,
-    drafter_bytes: int = 0,
-) -> Plan:
-    """The plan for the model in `folder`, for its whole context where none is named; whether it fits is said in it."""
-    config = read_config(folder)
-    planner = Planner(config, stored_numbers(folder), machine, dtype or computing_dtype(), kv_bits, drafter_bytes)
-    return planner.plan(context_tokens or config.text.max_position_embeddings)
 
 
 def stored_numbers(folder: Path) -> Stored:

@@ -22,8 +22,8 @@ from gemma_mlx.errors import ContextError
 from gemma_mlx.home import miniature_folder
 from gemma_mlx.inputs.image import ImagePatches
 from gemma_mlx.inputs.prompt import MediaSpan
-from gemma_mlx.machine import Machine, mac, this_machine
-from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, RESERVE_BYTES, Planner, plan_folder, stored_numbers
+from gemma_mlx.machine import Machine, mac
+from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, RESERVE_BYTES, Planner, stored_numbers
 from gemma_mlx.model.gemma4 import Gemma4
 
 RELEASED = Path(__file__).parent / "golden" / "released_config.json"
@@ -139,6 +139,17 @@ def test_limits_are_set_inside_and_restored_after_an_error(miniature: Gemma) -> 
     assert after == (1 << 33, 1 << 31)
 
 
+def test_limits_go_back_to_the_first_ones_in_whatever_order_plans_end(miniature: Gemma) -> None:
+    before = mx.set_memory_limit(1 << 33)
+    first, second = miniature.plan.limits(), replace(miniature.plan, context_tokens=1).limits()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    inside = mx.set_memory_limit(miniature.plan.limit_bytes)
+    second.__exit__(None, None, None)
+    assert (inside, mx.set_memory_limit(before)) == (miniature.plan.limit_bytes, 1 << 33)
+
+
 def test_an_answer_works_within_the_limits_and_leaves_none_behind(miniature: Gemma) -> None:
     before = mx.set_memory_limit(1 << 33)
     answer = iter(miniature.stream([{"role": "user", "content": "Hello"}]))
@@ -214,9 +225,3 @@ def test_caches_grow_one_layer_at_a_time(tiny_model: Gemma4, tiny_config: Config
     assert mx.get_active_memory() - before_bytes == grown_bytes
     assert text.full_layers > 1
     assert mx.get_peak_memory() - before_bytes <= grown_bytes + layer_bytes[0] + 1024  # and a few scalars
-
-
-def test_plan_folder_takes_the_whole_context_where_none_is_named() -> None:
-    machine = this_machine()
-    assert plan_folder(miniature_folder(), machine).context_tokens == 8192
-    assert plan_folder(miniature_folder(), machine, context_tokens=100).context_tokens == 100

@@ -94,13 +94,12 @@ def test_a_process_that_is_killed_has_told_what_it_had_measured(settings: PointS
     assert found["peak_bytes"] is None
 
 
-def test_both_layouts_are_planned_by_the_width_of_their_rows(tiny_folder: Path, tiny_config: Config) -> None:
+def test_plain_rows_are_planned_with_two_tensors_as_wide_as_a_head(tiny_folder: Path, tiny_config: Config) -> None:
+    series = Series(tiny_folder, contexts=[2048, 4096], layouts=["plain"], dtype="bfloat16", prefill_tokens=0)
+    short, long = (point.planned_bytes or 0 for point in plan_series(series))
     text = tiny_config.text
-    shared, plain = plan_series(Series(tiny_folder, contexts=[2048], dtype="bfloat16"))
-    assert shared.planned_bytes is not None
-    assert plain.planned_bytes is not None
-    wider = 2 * text.global_head_dim - text.row_dims
-    assert plain.planned_bytes - shared.planned_bytes == 2048 * text.full_layers * wider * 2
+    scores_bytes = 2 * text.num_attention_heads * 2048 * 2
+    assert long - short == 2048 * text.full_layers * 2 * text.global_head_dim * 2 + scores_bytes
 
 
 def test_without_contexts_the_series_ends_at_the_models_own() -> None:
