@@ -34,7 +34,7 @@ def speed(
 ) -> Callable[[int, int], float]:
     """Runs `rule` for ROUNDS; returns the tokens per second to be expected from one round up to another."""
     draw = random.Random(5)
-    brought, took, ahead = [], [], False
+    brought, took, plain_rounds = [], [], 0
     if rule.needs_costs():
         rule.start(costs)
     for index in range(ROUNDS):
@@ -42,8 +42,8 @@ def speed(
         rates = rates_at(index)
         accepted = next((n for n in range(plan.depth) if draw.random() >= rates[n]), plan.depth)
         seconds = costs.round_s("mtp", plan.depth) * (1 + noise * draw.uniform(-1, 1))
-        rule.record(plan, accepted, seconds, ahead=ahead)
-        ahead = plan.depth == 0
+        plain_rounds = 0 if plan.depth else plain_rounds + 1
+        rule.record(plan, accepted, seconds, steady=plain_rounds > 1)
         brought.append(expected_tokens(rates)[plan.depth])
         took.append(costs.round_s("mtp", plan.depth))
     return lambda start, stop: sum(brought[start:stop]) / sum(took[start:stop])
@@ -117,7 +117,7 @@ def test_drafting_that_only_costs_stops_at_once_whatever_was_measured() -> None:
     lost, rounds = 0.0, 0
     while lost < 1000 and rounds < 300:
         plan = rule.choose([Offer("mtp", MAX_DEPTH)])
-        rule.record(plan, 0, 2.0 if plan.depth else 1.0, ahead=not plan.depth)
+        rule.record(plan, 0, 2.0 if plan.depth else 1.0, steady=not plan.depth)
         lost, rounds = lost + (plan.depth > 0), rounds + 1
     assert lost <= 8 + 0.02 * rounds + 2
 
@@ -141,21 +141,19 @@ def test_a_draft_is_never_longer_than_what_is_offered(offers: list[Offer]) -> No
     for _ in range(300):
         plan = rule.choose(offers)
         assert plan.offer is None or plan.depth <= plan.offer.limit
-        rule.record(plan, plan.depth, 1.0, ahead=False)
+        rule.record(plan, plan.depth, 1.0, steady=False)
 
 
 def test_the_better_source_is_taken_and_long_matches_are_told_from_short_ones() -> None:
     rule = DepthController()
     rule.start(COSTS["M4 4-bit"])
     chosen: dict[int, list[Source | None]] = {2: [], 9: []}
-    ahead = False
     for index in range(2000):
         match = 9 if index % 3 else 2
         plan = rule.choose([Offer("lookup", 8, match), Offer("mtp", 8)])
         source = plan.offer.source if plan.offer else None
         accepted = {"lookup": plan.depth if match == 9 else 0, "mtp": min(2, plan.depth), None: 0}[source]
-        rule.record(plan, accepted, COSTS["M4 4-bit"].round_s(source or "mtp", plan.depth), ahead=ahead)
-        ahead = not plan.depth
+        rule.record(plan, accepted, COSTS["M4 4-bit"].round_s(source or "mtp", plan.depth), steady=not plan.depth)
         chosen[match].append(source)
     assert chosen[9][-400:].count("lookup") > 350
     assert chosen[2][-200:].count("mtp") > 170
