@@ -9,7 +9,8 @@ tried now and then. Two accounts, in seconds, keep that harmless:
     balance   what drafting has gained or lost beside not drafting, with 2 % of the time on top; while it is below zero,
               nothing is drafted
 
-so that whatever acceptance and costs do, drafting loses little more than 2 % against not drafting.
+so that whatever acceptance and costs do, drafting loses little more than 2 % against not drafting, as far as the clock
+tells what not drafting takes.
 """
 
 from __future__ import annotations

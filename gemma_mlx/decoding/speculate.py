@@ -247,7 +247,7 @@ class _Rounds:
 
 
 def _array(ids: Sequence[int]) -> mx.array:
-    return mx.array(ids, dtype=mx.uint32)
+    return mx.array(tuple(ids), dtype=mx.uint32)
 
 
 def _up_to_stop(tokens: list[Token], stop_ids: Set[int]) -> list[Token]:

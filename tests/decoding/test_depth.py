@@ -111,6 +111,20 @@ def test_costs_measured_wrongly_are_put_right_by_the_rounds(costs: str, wrong: f
         assert found >= 0.94 * best_fixed(table, RATES[rates])
 
 
+@pytest.mark.parametrize("rates", ["always 0.0", "always 0.6", "falling"])
+def test_what_each_round_takes_beyond_its_passes_is_added_to_depths_not_tried(rates: str) -> None:
+    passes = COSTS["M4 4-bit"]
+    table = Costs(passes.draft_s, tuple(0.6 + seconds for seconds in passes.verify_s))  # a slow consumer of the tokens
+
+    class Misled(DepthController):
+        def start(self, costs: Costs) -> None:
+            super().start(passes)
+
+    found = speed(Misled(), table, lambda _: RATES[rates])(WARM_UP, ROUNDS)
+    assert found >= 0.97 / table.verify_s[0]
+    assert found >= 0.95 * best_fixed(table, RATES[rates])
+
+
 def test_drafting_that_only_costs_stops_at_once_whatever_was_measured() -> None:
     rule = DepthController()
     rule.start(Costs(0.0, (1.0,) * 9))
