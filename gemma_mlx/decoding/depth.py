@@ -31,6 +31,9 @@ MARGIN = 1.01
 """Drafting must promise so many times the speed of not drafting."""
 PLAIN_EVERY_ROUNDS = 200
 """After so many rounds of drafts, undrafted ones are timed again: everything is judged beside them."""
+GAP_SHARE = 0.15
+"""What an undrafted round beside a draft, or beside a place where one was hoped for, is taken to lose of its time: it
+could not be on its way ahead of its turn. The clock does not tell, as such rounds overlap with their neighbours."""
 
 _DECAY = 0.97
 _FADE = 0.996
@@ -209,13 +212,14 @@ class DepthController:
         if plan.depth or steady:
             self._times.observe(source, plan.depth, seconds)
         self._rounds_since_plain = 0 if steady else self._rounds_since_plain + 1
-        gained_s = (accepted + 1) * plain_s - seconds if plan.depth else 0.0
+        gap_s = 0.0 if plan.depth or steady else GAP_SHARE * plain_s
+        gained_s = (accepted + 1) * plain_s - seconds if plan.depth else -gap_s
         self._balance_s = min(self._balance_s + gained_s + ALLOWED_LOSS_SHARE * seconds, MAX_BALANCE_TOKENS * plain_s)
         for acceptance in self._acceptance.values():
             acceptance.fade()
         if plan.offer and plan.depth:
             self._rates(plan.offer).record(plan.depth, accepted)
-        self._probing_s -= PROBING_SHARE * seconds
+        self._probing_s += gap_s - PROBING_SHARE * seconds
         if plan.probing:
             self._probes += 1
             self._probing_s += seconds - (accepted + 1) * plan.token_s

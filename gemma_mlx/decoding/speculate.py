@@ -150,7 +150,8 @@ class _Rounds:
         if current.plan.depth or left < 1:
             return None
         offers, _ = self._offers(left)
-        if offers and self._drafting.rule.needs_costs():  # here, nothing but what measuring appends is to be rewound
+        if offers and left > MAX_DEPTH and self._drafting.rule.needs_costs():
+            # Here, only the rows that measuring appends will be rewound, and they are no more than may come anyway.
             self._drafting.rule.start(measure_costs(self._model, self._caches, self._drafting.drafter))
             self._landed_s = None
         plan = self._drafting.rule.choose(offers)
@@ -178,11 +179,11 @@ class _Rounds:
         depth = landing.plan.depth
         outcome = cast("list[int]", landing.outcome.tolist())
         held, *ids = outcome if depth else [0, *outcome]
-        for cache in self._caches if held < depth else ():
-            cache.rewind(depth - held)
         ids = ids[: held + 1]
         if depth:
             self._sampler.took(_array(ids))
+            for cache in self._caches:
+                cache.rewind(depth - held)
         if self._drafting.lookup is not None:
             self._drafting.lookup.extend(ids)
         self._record(landing, held, steady=landing.ahead and following is not None)
