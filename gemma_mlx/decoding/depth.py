@@ -9,7 +9,8 @@ tried now and then. Two accounts, in seconds, keep that harmless:
     balance   what drafting has gained or lost beside not drafting, with 2 % of the time on top; while it is below zero,
               nothing is drafted
 
-so that whatever acceptance and costs do, drafting loses little more than 2 % against not drafting.
+so that whatever acceptance and costs do, drafting loses little more than 2 % against not drafting, as far as the clock
+tells what not drafting takes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ MARGIN = 1.01
 """Drafting must promise so many times the speed of not drafting."""
 PLAIN_EVERY_ROUNDS = 200
 """After so many rounds of drafts, undrafted ones are timed again: everything is judged beside them."""
+GAP_SHARE = 0.15
+"""What an undrafted round beside a draft, or beside a place where one was hoped for, is taken to lose of its time: it
+could not be on its way ahead of its turn. The clock does not tell, as such rounds overlap with their neighbours."""
 
 _DECAY = 0.97
 _FADE = 0.996
@@ -96,26 +100,44 @@ class Acceptance:
 
 
 class RoundTimes:
-    """Seconds of a round by source and depth: what was measured, then what rounds really took."""
+    """Seconds of a round by source and depth: what was measured, then what rounds really took.
+
+    A round takes something that measuring passes does not see: choosing, and the consumer of the tokens. Where a depth
+    was not tried yet, it is taken to be what it is without drafts.
+    """
 
     def __init__(self, costs: Costs) -> None:
-        sources: tuple[Source, ...] = ("mtp", "lookup")
+        self._measured = costs
         self._plain_s = costs.verify_s[0]
-        self._round_s = {source: [costs.round_s(source, depth) for depth in range(MAX_DEPTH + 1)] for source in sources}
-        self._rounds: dict[tuple[Source | None, int], int] = {}
+        self._plain_rounds = 0
+        self._tried: dict[tuple[Source, int], tuple[int, float]] = {}
 
     def seconds(self, source: Source | None, depth: int) -> float:
-        return self._round_s[source][depth] if source and depth else self._plain_s
+        if source is None or not depth:
+            return self._plain_s
+        if (source, depth) in self._tried:
+            return self._tried[source, depth][1]
+        return self._measured.round_s(source, depth) + self._plain_s - self._measured.verify_s[0]
 
     def observe(self, source: Source | None, depth: int, seconds: float) -> None:
-        """A round took `seconds`. Early ones count more, later ones a tenth."""
-        before = self._rounds[source, depth] = self._rounds.get((source, depth), 0) + 1
+        """A round took `seconds`."""
         known = self.seconds(source, depth)
-        known += max(0.1, 1 / (before + 1)) * (seconds - known)
-        if source and depth:
-            self._round_s[source][depth] = known
+        if source is None or not depth:
+            self._plain_rounds += 1
+            self._plain_s = _nearer(known, seconds, self._plain_rounds)
         else:
-            self._plain_s = known
+            rounds = self._tried.get((source, depth), (0, known))[0] + 1
+            self._tried[source, depth] = (rounds, _nearer(known, seconds, rounds))
+
+
+def _nearer(known: float, seen: float, rounds: int) -> float:
+    """`known` moved towards what the last of `rounds` was `seen` to take: early ones count more, later ones a tenth.
+
+    Later ones that are far off, as where another program had the machine, count no more than those a quarter off.
+    """
+    if rounds > 4:
+        seen = min(max(seen, 0.75 * known), 1.25 * known)
+    return known + max(0.1, 1 / (rounds + 1)) * (seen - known)
 
 
 def expected_tokens(rates: Sequence[float]) -> list[float]:
@@ -142,7 +164,7 @@ class FixedDepth:
     def choose(self, offers: Sequence[Offer]) -> Plan:
         return Plan(min(self._depth, offers[0].limit), offers[0]) if offers and self._depth else Plan()
 
-    def record(self, plan: Plan, accepted: int, seconds: float, *, ahead: bool) -> None:
+    def record(self, plan: Plan, accepted: int, seconds: float, *, steady: bool) -> None:
         """What came of it does not matter here."""
 
 
@@ -176,26 +198,28 @@ class DepthController:
             return self._probe(offers, best)
         return best
 
-    def record(self, plan: Plan, accepted: int, seconds: float, *, ahead: bool) -> None:
+    def record(self, plan: Plan, accepted: int, seconds: float, *, steady: bool) -> None:
         """A round went as planned, `accepted` tokens of its draft came out, and it took `seconds`.
 
-        `ahead` says that it was under way before the round before it had ended, as undrafted rounds are at their best.
+        `steady` is said of an undrafted round between two others, each on its way before the one before it had ended:
+        these tell what not drafting takes. The time of one beside a draft is mixed up with that of its neighbours.
         """
         if self._times is None:
             return
         source = plan.offer.source if plan.offer else None
         seconds = min(seconds, _OUTLIER * self._times.seconds(source, plan.depth))
         plain_s = self._times.seconds(None, 0)
-        if plan.depth or ahead:
+        if plan.depth or steady:
             self._times.observe(source, plan.depth, seconds)
-        self._rounds_since_plain = 0 if ahead and not plan.depth else self._rounds_since_plain + 1
-        gained_s = 0.0 if ahead and not plan.depth else (accepted + 1) * plain_s - seconds
+        self._rounds_since_plain = 0 if steady else self._rounds_since_plain + 1
+        gap_s = 0.0 if plan.depth or steady else GAP_SHARE * plain_s
+        gained_s = (accepted + 1) * plain_s - seconds if plan.depth else -gap_s
         self._balance_s = min(self._balance_s + gained_s + ALLOWED_LOSS_SHARE * seconds, MAX_BALANCE_TOKENS * plain_s)
-        self._probing_s -= PROBING_SHARE * seconds
         for acceptance in self._acceptance.values():
             acceptance.fade()
         if plan.offer and plan.depth:
             self._rates(plan.offer).record(plan.depth, accepted)
+        self._probing_s += gap_s - PROBING_SHARE * seconds
         if plan.probing:
             self._probes += 1
             self._probing_s += seconds - (accepted + 1) * plan.token_s

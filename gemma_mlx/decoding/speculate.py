@@ -11,8 +11,8 @@ same probability (`acceptance.py`). A pass over several rows may round different
 other kernels for it: where two tokens are equally likely but for rounding, the other one may come out. In float32 that
 takes a tie to six digits; in bfloat16, and on Metal, such ties come up now and then in a long text.
 
-The host waits once per round, for the tokens. Where the next round drafts nothing, or drafts after one that drafted
-nothing, it is on its way before that, as in `generate`.
+The host waits once per round, for the tokens. Rounds that draft nothing follow each other as in `generate`: the next
+one is on its way before the host waits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DepthRule(Protocol):
     def needs_costs(self) -> bool: ...
     def start(self, costs: Costs) -> None: ...
     def choose(self, offers: Sequence[Offer]) -> Plan: ...
-    def record(self, plan: Plan, accepted: int, seconds: float, *, ahead: bool) -> None: ...
+    def record(self, plan: Plan, accepted: int, seconds: float, *, steady: bool) -> None: ...
 
 
 @dataclass
@@ -77,15 +77,17 @@ class _Draft:
 
 @dataclass(frozen=True)
 class _Round:
-    """A pass on its way. `outcome` [n + 2] is how many of the draft hold, and the tokens: one more of them come out."""
+    """A pass on its way."""
 
     plan: Plan
     outcome: mx.array
+    """The token [1]; after a draft [n + 2]: how many of it hold, then the tokens, of which one more come out."""
     hidden: mx.array
     """[1, n + 1, D]"""
     best: mx.array
     """The best log-probabilities for each place, [n + 1, 2, N]."""
     ahead: bool
+    """It was on its way before the round before it had landed."""
     of_prompt: bool = False
     """No pass: the prompt's last hidden state leads to the first token."""
 
@@ -111,7 +113,7 @@ def speculate(
     current = rounds.first(hidden)
     while True:
         following = rounds.launch_ahead(current, left - 1)
-        tokens, held = rounds.land(current)
+        tokens, held = rounds.land(current, following)
         tokens = _up_to_stop(tokens, stop_ids)
         left -= len(tokens)
         ended = left == 0 or tokens[-1].id in stop_ids
@@ -119,7 +121,7 @@ def speculate(
         for index, token in enumerate(tokens):
             # Only now: where the consumer stops at an earlier token, the last pass alone has to be rewound.
             if draft is not None and index == len(tokens) - 1:
-                following = rounds.launch(mx.array([token.id]), draft, ahead=False)
+                following = rounds.launch(_array([token.id]), draft, ahead=False)
             drafting.tally.accepted_tokens += index < held
             yield token
         if ended:
@@ -141,59 +143,60 @@ class _Rounds:
 
     def first(self, hidden: mx.array) -> _Round:
         """The choice that the prompt's last hidden state [1, 1, D] leads to; no pass is needed for it."""
-        draft = _Draft(Plan(), mx.zeros((0,), dtype=mx.uint32))
-        return replace(self._choose(hidden, draft, ahead=False), of_prompt=True)
+        return replace(self._choose(hidden, _Draft(Plan(), _array([])), ahead=False), of_prompt=True)
 
     def launch_ahead(self, current: _Round, left: int) -> _Round | None:
-        """The round after `current` where nobody needs to know its token for it; `left` tokens may come after that."""
+        """The round after `current`, if neither drafts; `left` tokens may come after that of `current`."""
         if current.plan.depth or left < 1:
             return None
         offers, _ = self._offers(left)
-        if offers and self._drafting.rule.needs_costs():  # here, nothing but what measuring appends is to be rewound
+        if offers and left > MAX_DEPTH and self._drafting.rule.needs_costs():
+            # Here, only the rows that measuring appends will be rewound, and they are no more than may come anyway.
             self._drafting.rule.start(measure_costs(self._model, self._caches, self._drafting.drafter))
             self._landed_s = None
         plan = self._drafting.rule.choose(offers)
-        if plan.offer is not None and plan.offer.source == "lookup":
-            return None  # what the last known tokens were followed by: worth a wait for the next one
-        token = current.outcome[1:]
-        return self.launch(token, self._draft(token, current.hidden, plan, ()), ahead=True)
+        return None if plan.depth else self.launch(current.outcome, _Draft(plan, _array([])), ahead=True)
 
     def draft_after(self, token: int, current: _Round, held: int, left: int) -> _Draft:
         """A draft after `token`, the last of `current` and known by now; `left` tokens may come."""
         offers, proposed = self._offers(left)
         plan = self._drafting.rule.choose(offers)
-        draft = self._draft(mx.array([token]), current.hidden[:, held : held + 1], plan, proposed)
+        draft = self._draft(_array([token]), current.hidden[:, held : held + 1], plan, proposed)
         mx.async_eval(draft.ids)
         return draft
 
     def launch(self, token: mx.array, draft: _Draft, *, ahead: bool) -> _Round:
         """The target's pass over `token` [1] and the draft after it; nobody waits for it yet."""
-        ids = mx.concatenate([token.astype(mx.uint32), draft.ids])[None]  # [1, n + 1]
-        hidden = self._model(self._model.embed_tokens(ids), self._caches)
+        ids = mx.concatenate([token, draft.ids]) if draft.plan.depth else token  # [n + 1]
+        hidden = self._model(self._model.embed_tokens(ids[None]), self._caches)
         return self._choose(hidden, draft, ahead=ahead)
 
-    def land(self, landing: _Round) -> tuple[list[Token], int]:
-        """Waits for a round; returns its tokens and how many drafted ones held. Rows that did not are rewound."""
+    def land(self, landing: _Round, following: _Round | None) -> tuple[list[Token], int]:
+        """Waits for a round; returns its tokens and how many drafted ones held. Rows that did not are rewound.
+
+        `following` is the next round, if it is on its way.
+        """
         depth = landing.plan.depth
-        held, *ids = cast("list[int]", landing.outcome.tolist())
-        for cache in self._caches if held < depth else ():
-            cache.rewind(depth - held)
+        outcome = cast("list[int]", landing.outcome.tolist())
+        held, *ids = outcome if depth else [0, *outcome]
         ids = ids[: held + 1]
         if depth:
-            self._sampler.took(mx.array(ids))
+            self._sampler.took(_array(ids))
+            for cache in self._caches:
+                cache.rewind(depth - held)
         if self._drafting.lookup is not None:
             self._drafting.lookup.extend(ids)
-        self._record(landing, held)
+        self._record(landing, held, steady=landing.ahead and following is not None)
         best = [pairs(landing.best[index]) if self._logprobs else () for index in range(len(ids))]
         return [Token(index, found) for index, found in zip(ids, best, strict=True)], held
 
-    def _record(self, landed: _Round, held: int) -> None:
+    def _record(self, landed: _Round, held: int, *, steady: bool) -> None:
         now_s = time.perf_counter()
         if landed.of_prompt:
             self._landed_s = now_s
             return
         if self._landed_s is not None:
-            self._drafting.rule.record(landed.plan, held, now_s - self._landed_s, ahead=landed.ahead)
+            self._drafting.rule.record(landed.plan, held, now_s - self._landed_s, steady=steady)
         self._landed_s = now_s
         self._drafting.tally.passes += 1
         self._drafting.tally.drafted_tokens += landed.plan.depth
@@ -212,10 +215,10 @@ class _Rounds:
     def _draft(self, token: mx.array, hidden: mx.array, plan: Plan, proposed: tuple[int, ...]) -> _Draft:
         """As `plan` says, after `token` [1] and from the hidden state [1, 1, D] before it."""
         if plan.offer is None or plan.offer.source == "lookup":
-            return _Draft(plan, mx.array(proposed[: plan.depth], dtype=mx.uint32))
+            return _Draft(plan, _array(proposed[: plan.depth]))
         drafter, sampler = self._drafting.drafter, self._sampler
         assert drafter is not None
-        ids, scores = mx.zeros((0,), dtype=mx.uint32), []
+        ids, scores = _array([]), []
         for index in range(plan.depth):
             logits, hidden = drafter.step(token[None], hidden, self._caches)
             seen = sampler.seen_after(ids)
@@ -229,16 +232,23 @@ class _Rounds:
         sampler = self._sampler
         logits = self._model.logits(hidden[0])  # [n + 1, V]
         scores = sampler.scores(logits, sampler.seen_after(draft.ids))
-        if draft.scores is None or sampler.repeatable:
-            tokens, held = matching(draft.ids, sampler.draw(scores))
+        if not draft.plan.depth:
+            outcome = sampler.draw(scores)
+            sampler.took(outcome)
         else:
-            tokens, held = speculative_sampling(draft.ids, mx.exp(scores), mx.exp(draft.scores), sampler.spare_keys())
-        outcome = mx.concatenate([held[None].astype(mx.uint32), tokens.astype(mx.uint32)])
+            if draft.scores is None or sampler.repeatable:
+                tokens, held = matching(draft.ids, sampler.draw(scores))
+            else:
+                p, q = mx.exp(scores), mx.exp(draft.scores)
+                tokens, held = speculative_sampling(draft.ids, p, q, sampler.spare_keys())
+            outcome = mx.concatenate([held[None].astype(mx.uint32), tokens])
         best = best_logprobs(logits, self._logprobs) if self._logprobs else mx.array(0)
         mx.async_eval(outcome, best)
-        if not draft.plan.depth:
-            sampler.took(tokens)
         return _Round(draft.plan, outcome, hidden, best, ahead)
+
+
+def _array(ids: Sequence[int]) -> mx.array:
+    return mx.array(tuple(ids), dtype=mx.uint32)
 
 
 def _up_to_stop(tokens: list[Token], stop_ids: Set[int]) -> list[Token]:

@@ -192,6 +192,24 @@ def test_an_answer_with_drafts_has_the_targets_distribution(sampling: Sampling) 
 
 
 @pytest.mark.usefixtures("_fixed_seed")
+def test_filters_and_penalties_are_the_same_on_both_sides() -> None:
+    target = Chain(0.0)  # its own drafter: where both see the same, no draft is ever refused
+    sampling = Sampling(temperature=0.8, top_k=5, top_p=0.9, repetition_penalty=1.7)
+    drafting = Drafting(FixedDepth(5), target)
+    tokens = speculate(
+        cast("Gemma4", target),
+        [],
+        target.embed_tokens(mx.array([[0]])),
+        Sampler(sampling, VOCAB, [0]),
+        frozenset(),
+        20,
+        drafting=drafting,
+    )
+    assert len(list(tokens)) == 20
+    assert drafting.tally.accepted_tokens == drafting.tally.drafted_tokens
+
+
+@pytest.mark.usefixtures("_fixed_seed")
 def test_the_test_of_answers_finds_a_broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speculation, "speculative_sampling", accept_always)
     counts, expected, _ = drawn_in_answers(SETTINGS[0], 4_000)
