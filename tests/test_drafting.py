@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
+import mlx.core as mx
 import pytest
 from PIL import Image
 
-from gemma_mlx import Gemma, Sampling
+from gemma_mlx import Gemma, Sampling, load
 from gemma_mlx.decoding.depth import FixedDepth
 from gemma_mlx.decoding.speculate import DraftMode
 from gemma_mlx.errors import UsageError
+from gemma_mlx.home import miniature_folder
 from gemma_mlx.terminal import options
 from tests.decoding.drafters import NoisyCopy
 
@@ -88,9 +92,41 @@ def test_without_drafts_each_token_but_the_first_takes_a_pass(miniature: Gemma) 
     assert reply.target_passes == reply.generated_tokens - 1
 
 
-def test_mtp_without_a_drafter_is_a_usage_error_that_names_one(miniature: Gemma) -> None:
+def test_mtp_without_a_drafter_is_a_usage_error_that_names_one() -> None:
+    gemma = load(miniature_folder(), draft="off")
+    assert gemma.drafter is None
     with pytest.raises(UsageError, match="gemma-4-12B-it-assistant"):
-        miniature.stream(QUESTIONS[0], draft="mtp")
+        gemma.stream(QUESTIONS[0], draft="mtp")
+
+
+def test_the_drafter_in_the_models_folder_is_loaded_and_planned(miniature: Gemma) -> None:
+    assert miniature.drafter is not None
+    before_bytes = mx.get_active_memory()
+    again = load(miniature_folder())
+    loaded_bytes = mx.get_active_memory() - before_bytes
+    planned_bytes = again.plan.weights_bytes + again.plan.drafter_bytes
+    assert planned_bytes == pytest.approx(loaded_bytes, rel=0.005)
+    assert again.plan.drafter_bytes > 1_000_000
+
+
+def test_a_named_drafter_is_taken_and_a_missing_one_refused(tmp_path: Path) -> None:
+    shutil.copytree(miniature_folder() / "drafter", tmp_path / "mine")
+    assert load(miniature_folder(), drafter=tmp_path / "mine").drafter is not None
+    with pytest.raises(UsageError, match="no drafter folder"):
+        load(miniature_folder(), drafter=tmp_path / "no")
+    for draft in ("off", "lookup"):
+        with pytest.raises(UsageError, match="no effect"):
+            load(miniature_folder(), drafter=tmp_path / "mine", draft=draft)
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_the_miniatures_own_drafter_halves_the_passes_over_a_caption(kv_bits: int | None) -> None:
+    gemma = load(miniature_folder(), kv_bits=kv_bits)
+    gemma._depth = FixedDepth(3)  # type: ignore[assignment]
+    asked = [{"role": "user", "content": [PICTURE, {"type": "text", "text": "Describe this image in one sentence."}]}]
+    plain, drafted = (gemma.reply(asked, draft=draft) for draft in ("off", "mtp"))
+    assert drafted.tokens == plain.tokens
+    assert 2 * drafted.target_passes <= plain.target_passes
 
 
 def test_an_unknown_way_of_drafting_is_a_usage_error(miniature: Gemma) -> None:
