@@ -135,7 +135,6 @@ class Gemma:
         pace = self.plan.pace
         return Session(
             self.model,
-            chunk_tokens=pace.chunk_tokens,
             block_sizes=pace.block_sizes,
             kv_bits=self.plan.kv_bits,
             snapshots=pace.snapshots,

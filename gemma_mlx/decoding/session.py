@@ -25,7 +25,6 @@ from gemma_mlx.decoding.prefill import (
     CHUNK_TOKENS,
     SoftTokens,
     chunk_bounds,
-    chunk_tokens_over,
     finish_chunk,
     forward_chunk,
 )
@@ -208,9 +207,8 @@ class Session:
     ) -> Iterable[int]:
         """Where chunks end: also at a stable offset, if the prompt's end is too far off to look back from."""
         edges = [offset for offset in stable if start < offset < stop - SLACK_TOKENS]
-        chunk_tokens = chunk_tokens_over(stop, self._chunk_tokens)
         for first, last in zip([start, *edges], [*edges, stop], strict=True):
-            for _, chunk_stop in chunk_bounds(first, last, images, chunk_tokens):
+            for _, chunk_stop in chunk_bounds(first, last, images, self._chunk_tokens):
                 yield chunk_stop
 
     def _compute(self, ids: Sequence[int], media: Sequence[SoftTokens], stop: int) -> mx.array | None:

@@ -37,8 +37,8 @@ one thread group 32 rows, 32 columns and all the keys, so that one long run woul
 
 def check_kv_bits(text: TextConfig, kv_bits: int | None) -> None:
     """Raises UsageError unless the full layers' rows can be kept so: None for the computing type, or 8."""
-    if kv_bits not in (None, BITS):
-        raise UsageError(f"kv_bits is {kv_bits}; take 8, or None for rows that are not quantized")
+    if kv_bits is not None and (type(kv_bits) is not int or kv_bits != BITS):
+        raise UsageError(f"kv_bits is {kv_bits!r}; take 8, or None for rows that are not quantized")
     if kv_bits is not None:
         group_size(text.global_head_dim, text.rotated_dims)
 
