@@ -18,8 +18,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-CACHE_VERSION = 1
-"""Counts up when the rows of a cache change in layout or in how they are computed: saved ones are then not used."""
 STEP_TOKENS = 1024
 """A full cache grows by this many rows."""
 SLACK_TOKENS = 64
