@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,20 +83,25 @@ def load(
     planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits)
     plan = planner.require(context_tokens)
     prompts = PromptBuilder.from_folder(found)
+    # Before the weights are read: what lies in the folder later may be another model.
+    identity = Identity(fingerprint(found), prompts.chat_format.fingerprint, str(dtype).removeprefix("mlx.core."))
     with plan.limits():
         model = load_model(found, config, dtype)
-    return Gemma(found, config, prompts, model, plan)
+    return Gemma(found, config, prompts, model, plan, identity)
 
 
 class Gemma:
     """A loaded model. `stream` and `reply` answer messages, `score` judges an answer."""
 
-    def __init__(self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4, plan: Plan) -> None:
+    def __init__(
+        self, folder: Path, config: Config, prompts: PromptBuilder, model: Gemma4, plan: Plan, identity: Identity
+    ) -> None:
         self.folder = folder
         self.config = config
         self.prompts = prompts
         self.model = model
         self.plan = plan
+        self._identity = identity
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
         self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
@@ -144,24 +150,32 @@ class Gemma:
         """Saves what `session` has cached in one safetensors file, for `resume_session` to go on from.
 
         The file is replaced whole or, also where this process is killed, left as it was. Raises GemmaError where it
-        cannot be written, UsageError where `path` is no place for it.
+        cannot be written, UsageError where `path` is no place for it or `session` is not of this model.
         """
-        save(session, Path(path), self._identity)
+        if not session.is_of(self.model):
+            raise UsageError("the session is of another Gemma; save it with the one whose session() it comes from")
+        with self._limits():
+            save(session, Path(path), self._identity)
 
     def resume_session(self, path: str | os.PathLike[str]) -> Session:
         """The session saved at `path`. Where that cannot be used, an empty one and a GemmaWarning that says why."""
         session = self.session()
         try:
-            resume(session, Path(path), self._identity, self.plan.context_tokens)
+            with self._limits():
+                resume(session, Path(path), self._identity, self.plan.context_tokens)
         except UnusableError as error:
             message = f"the session in {path} is not used: {error}; the prompt is computed anew"
             warnings.warn(message, GemmaWarning, stacklevel=2)
         return session
 
-    @cached_property
-    def _identity(self) -> Identity:
-        dtype = str(self.model.dtype).removeprefix("mlx.core.")
-        return Identity(fingerprint(self.folder), self.prompts.chat_format.fingerprint, dtype)
+    @contextmanager
+    def _limits(self) -> Iterator[None]:
+        """The plan's limits, for work with whole layers; afterwards MLX keeps none of the memory that they took."""
+        with self.plan.limits():
+            try:
+                yield
+            finally:
+                mx.clear_cache()
 
     def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
         """`messages` with each picture and sound read and prepared, so that later turns need not do it again.

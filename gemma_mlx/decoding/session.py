@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from gemma_mlx.decoding.contents import Contents, Key, named
 from gemma_mlx.decoding.generate import settle
 from gemma_mlx.decoding.prefill import (
     CHUNK_TOKENS,
@@ -33,9 +34,6 @@ from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
 
-Key = int | tuple[str, int]
-"""What stands at a position: a token id, or the n-th row of a medium by its digest."""
-
 
 @dataclass(frozen=True)
 class _Snapshot:
@@ -46,16 +44,6 @@ class _Snapshot:
     @property
     def nbytes(self) -> int:
         return sum(item.nbytes for item in self.sliding.values())
-
-
-@dataclass(frozen=True)
-class Contents:
-    """All that a session knows: enough to make another one of it. `saved_session.py` puts it into a file."""
-
-    keys: Sequence[Key]
-    snapshot_offsets: Sequence[int]
-    arrays: Mapping[str, mx.array]
-    """The rows in use as views of the caches, named "layers.I.NAME" and "snapshots.N.layers.I.NAME"."""
 
 
 class Session:
@@ -86,6 +74,10 @@ class Session:
         self.caches: list[Cache] = self._model.make_caches(self._kv_bits)
         self._keys: list[Key] = []
         self._snapshots: list[_Snapshot] = []  # the one last asked for is last
+
+    def is_of(self, model: Gemma4) -> bool:
+        """Whether the rows in it are those of `model`."""
+        return self._model is model
 
     @property
     def offset(self) -> int:
@@ -153,9 +145,9 @@ class Session:
             raise ValueError("an answer is still on its way")
         if not self.offset:
             return Contents([], [], {})
-        arrays = _named("", enumerate(self.caches))
+        arrays = named(enumerate(self.caches))
         for number, snapshot in enumerate(self._snapshots):
-            arrays |= _named(f"snapshots.{number}.", snapshot.sliding.items())
+            arrays |= named(snapshot.sliding.items(), number)
         return Contents(self._keys, [snapshot.offset for snapshot in self._snapshots], arrays)
 
     def refill(self, contents: Contents) -> None:
@@ -167,18 +159,17 @@ class Session:
         self.reset()
         if not contents.keys:
             return
-        offsets = list(enumerate(contents.snapshot_offsets))
-        snapshots = {
-            number: _Snapshot(offset, {}) for number, offset in offsets[-self._most_snapshots or len(offsets) :]
-        }
+        offsets = contents.snapshot_offsets
+        first_kept = len(offsets) - self._most_snapshots
+        snapshots = {number: _Snapshot(offset, {}) for number, offset in enumerate(offsets) if number >= first_kept}
         try:
             for index, cache in enumerate(self.caches):
                 for number, snapshot in snapshots.items():
                     if isinstance(cache, SlidingCache):
-                        cache.refill(snapshot.offset, _of_layer(f"snapshots.{number}.", index, contents.arrays))
+                        cache.refill(snapshot.offset, contents.of_layer(index, number))
                         snapshot.sliding[index] = cache.snapshot()
                         mx.eval(list(snapshot.sliding[index].rows_in_use().values()))
-                cache.refill(len(contents.keys), _of_layer("", index, contents.arrays))
+                cache.refill(len(contents.keys), contents.of_layer(index))
                 mx.eval(cache.state())
         except BaseException:
             self.reset()
@@ -187,13 +178,16 @@ class Session:
         self._snapshots = list(snapshots.values())
 
     def one_position(self, snapshots: int) -> Mapping[str, mx.array]:
-        """What `contents` would hold of a single position, to compare names, types and shapes with; not evaluated."""
+        """What `contents` would hold of a single position, to compare names, types and shapes with.
+
+        Of all this only the empty buffers of the full layers are evaluated.
+        """
         caches = self._model.make_caches(self._kv_bits)
         self._model(self._model.embed_tokens(mx.array([[0]])), caches)
         sliding = [(index, cache) for index, cache in enumerate(caches) if isinstance(cache, SlidingCache)]
-        arrays = _named("", enumerate(caches))
+        arrays = named(enumerate(caches))
         for number in range(snapshots):
-            arrays |= _named(f"snapshots.{number}.", sliding)
+            arrays |= named(sliding, number)
         return arrays
 
     def _stable_offsets(self, asked: int | Sequence[int], keys: list[Key]) -> list[int]:
@@ -272,18 +266,6 @@ class Session:
             else:
                 cache.rewind(cache.offset - chosen.offset)
         return chosen.offset
-
-
-def _named(prefix: str, layers: Iterable[tuple[int, Cache | SlidingSnapshot]]) -> dict[str, mx.array]:
-    """The rows in use of `layers`, (index, cache) each, by their names in `Contents`."""
-    return {
-        f"{prefix}layers.{index}.{name}": array for index, held in layers for name, array in held.rows_in_use().items()
-    }
-
-
-def _of_layer(prefix: str, index: int, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    start = f"{prefix}layers.{index}."
-    return {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
 
 
 def _keys(ids: Sequence[int], media: Sequence[SoftTokens]) -> list[Key]:
