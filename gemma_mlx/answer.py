@@ -100,6 +100,7 @@ class Answer:
             reserve_tokens=min(self._max_tokens, RESERVED_TOKENS),
             progress=self._progress,
         )
+        turn = session.turn
         sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
         tokens = generate(
             gemma.model, session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs
@@ -112,7 +113,7 @@ class Answer:
                 self._steps.append(step)
                 yield step
         finally:
-            session.append([step.token for step in self._steps])
+            session.append([step.token for step in self._steps], turn)
             self._peak_bytes = mx.get_peak_memory()
 
     def _read(self, tokens: Iterable[Token]) -> Iterator[Step]:

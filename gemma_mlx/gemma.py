@@ -220,6 +220,8 @@ class Gemma:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
         if logprobs < 0:
             raise UsageError(f"logprobs is {logprobs}, it must be 0 or more")
+        if session is not None and not session.is_of(self.model):
+            raise UsageError("this session is of another model; take one of gemma.session()")
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)

@@ -133,9 +133,7 @@ def resume(session: Session, path: Path, identity: Identity, context_tokens: int
         if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
             raise UnusableError("it is not a file")
         with path.open("rb") as stream:
-            contents, infos = _read(path, stream, identity)
-            if context_tokens is not None and len(contents.keys) > context_tokens:
-                raise UnusableError(f"it holds {len(contents.keys):,} positions, and {context_tokens:,} are planned")
+            contents, infos = _read(path, stream, identity, context_tokens)
             _check_layout(session.one_position(len(contents.snapshot_offsets)), infos)
             try:
                 session.refill(contents)
@@ -147,19 +145,24 @@ def resume(session: Session, path: Path, identity: Identity, context_tokens: int
         raise UnusableError(f"it cannot be read ({error.strerror or error})") from None
 
 
-def _read(path: Path, stream: BufferedReader, identity: Identity) -> tuple[Contents, dict[str, TensorInfo]]:
+def _read(
+    path: Path, stream: BufferedReader, identity: Identity, context_tokens: int | None
+) -> tuple[Contents, dict[str, TensorInfo]]:
     """What the file at `path`, opened as `stream`, says that it holds; of the rows nothing is read yet."""
     try:
         raw, infos = header_bytes(path), {info.name: info for info in read_header(path)}
         metadata = _metadata(raw)
         _check_identity(identity, json.loads(metadata["identity"]))
         known, digests = json.loads(metadata["known"]), dict(json.loads(metadata["sha256"]))
+        count = sum(1 if isinstance(entry, int) else entry[1] for entry in known["keys"])
+        if context_tokens is not None and count > context_tokens:
+            raise UnusableError(f"it holds {count:,} positions, and {context_tokens:,} are planned")
         keys, offsets = list(_unpacked(known["keys"])), list(known["snapshot_offsets"])
         if digests.keys() != infos.keys() or bool(infos) != bool(keys):
             raise ValueError("rows or their digests are missing")
         if not all(0 < offset <= len(keys) for offset in offsets):
             raise ValueError("a snapshot lies outside")
-    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError):
+    except (CheckpointError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise UnusableError("it is damaged") from None
     return Contents(keys, offsets, _SavedRows(stream, infos, digests)), infos
 

@@ -67,6 +67,8 @@ class Session:
         self._chunk_tokens = chunk_tokens
         self._block_sizes = block_sizes
         self._most_snapshots = snapshots
+        self.turn = 0
+        """Counts the prefills: who began one before the last does not own the caches any more."""
         self.reset()
 
     def reset(self) -> None:
@@ -105,6 +107,7 @@ class Session:
         for `reserve_tokens` more. `progress` is told (done, all) positions after each chunk; if it raises, the chunks
         that are done stay cached. If anything else goes wrong, the session is empty afterwards.
         """
+        self.turn += 1
         keys = _keys(ids, media)
         reused = self._keep(keys)
         stable = self._stable_offsets(stable_tokens, keys)
@@ -127,12 +130,14 @@ class Session:
         assert last is not None
         return last, reused
 
-    def append(self, ids: Sequence[int]) -> None:
+    def append(self, ids: Sequence[int], turn: int | None = None) -> None:
         """Says which tokens were generated after the prefill; caches that ran ahead of them are rewound.
 
-        Where the caches disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted,
+        With the `turn` that they were generated in, nothing happens if another one has begun since. Where the caches disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted,
         and the session is empty afterwards.
         """
+        if turn not in (None, self.turn):
+            return
         if not self._consistent():
             self.reset()
             return

@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_only_the_owner_can_read_it(tiny_model: Gemma4, path: Path) -> None:
-    beside = path.with_name("session.new")
+    beside = path.with_name(".session.gemma-mlx-new")
     beside.write_bytes(b"left by a writer that was killed")
     beside.chmod(0o644)
     save(Session(tiny_model), path, IDENTITY)
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_old_file(tiny_model: Gemma4, path: Path) -> None
 
 def test_two_writers_do_not_mix(tiny_model: Gemma4, path: Path) -> None:
     with replacing(path) as stream:
-        with pytest.raises(GemmaError, match=r"another process is writing session\.new"):
+        with pytest.raises(GemmaError, match=r"another process is writing \.session\.gemma-mlx-new"):
             save(Session(tiny_model), path, IDENTITY)
         stream.write(b"whole")
     assert path.read_bytes() == b"whole"
@@ -157,7 +157,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new_session(
 ) -> None:
     """It is killed when so much is written; the next one is not in its way."""
     old_ids, new_ids = LONG, [*reversed(LONG), *LONG]
-    source, beside = path.with_name("source"), path.with_name("session.new")
+    source, beside = path.with_name("source"), path.with_name(".session.gemma-mlx-new")
     for ids, file in ((old_ids, path), (new_ids, source)):
         session = Session(tiny_model)
         session.prefill(ids)
