@@ -29,7 +29,14 @@ def measure_point(point: PlannedPoint, progress: Callable[[str], None] = lambda 
     phase = "loading and filling"
     progress(phase)
     with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=_environment(), text=True)
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,  # ends with this process, however that ends, and the child with it
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
+            text=True,
+        )
         try:
             assert child.stdout is not None
             for line in child.stdout:

@@ -21,6 +21,7 @@ from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.machine import Machine, mac, this_machine
 from gemma_mlx.memory import Plan, Planner, sliding_bytes, stored_numbers
+from gemma_mlx.model.masks import BlockSizes
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.weights import computing_dtype
 
@@ -122,7 +123,7 @@ def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int
         decode_tokens=series.decode_tokens,
         prefill_tokens=prefill,
         snapshots=0 if is_peer else series.snapshots,
-        block_sizes=asdict(plan.pace.block_sizes),
+        block_sizes=asdict(plan.pace.block_sizes if layout == "shared" else BlockSizes()),  # others have no blocks
         seed=SEED,
     )
     if is_peer:

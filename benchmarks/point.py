@@ -7,8 +7,10 @@ killed in a later phase has still told the earlier ones.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -85,9 +87,17 @@ def measure(load: Callable[[PointSettings], Runner], settings: PointSettings) ->
 def tell(load: Callable[[PointSettings], Runner]) -> None:
     """The main function of a process: settings from the command line, JSON lines to stdout."""
     settings = PointSettings(**json.loads(sys.argv[1]))
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     for found in measure(load, settings):
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
+
+
+def _end_with_the_parent() -> None:
+    """Whoever started this process holds its stdin: at its end there is nobody left to measure for."""
+    while os.read(0, 1):  # not through sys.stdin, whose lock this thread would keep when the process ends
+        pass
+    os._exit(1)
 
 
 def settings_line(settings: PointSettings) -> str:

@@ -105,6 +105,7 @@ class Answer:
             reserve_tokens=min(self._max_tokens, RESERVED_TOKENS),
             progress=self._progress,
         )
+        turn = session.turn
         try:
             for step in self._read(self._decode(hidden)):
                 self._last_s = time.perf_counter()
@@ -113,7 +114,7 @@ class Answer:
                 self._steps.append(step)
                 yield step
         finally:
-            session.append([step.token for step in self._steps])
+            session.append([step.token for step in self._steps], turn)
             self._peak_bytes = mx.get_peak_memory()
 
     def _decode(self, hidden: mx.array) -> Iterator[Token]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -92,10 +93,12 @@ def load(
     planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits, drafter_bytes)
     plan = planner.require(context_tokens)
     prompts = PromptBuilder.from_folder(found)
+    # Before the weights are read: what lies in the folder later may be another model.
+    identity = Identity(fingerprint(found), prompts.chat_format.fingerprint, str(dtype).removeprefix("mlx.core."))
     with plan.limits():
         model = load_model(found, config, dtype)
         loaded_drafter = load_drafter(drafter_folder, found, config, model) if drafter_folder else None
-    return Gemma(found, config, prompts, model, plan, loaded_drafter)
+    return Gemma(found, config, prompts, model, plan, identity, loaded_drafter)
 
 
 def _find_drafter(model: Path, named: str | os.PathLike[str] | None, draft: DraftMode) -> Path | None:
@@ -119,6 +122,7 @@ class Gemma:
         prompts: PromptBuilder,
         model: Gemma4,
         plan: Plan,
+        identity: Identity,
         drafter: Drafter | None = None,
     ) -> None:
         self.folder = folder
@@ -128,6 +132,7 @@ class Gemma:
         self.plan = plan
         self.drafter = drafter
         self._depth = DepthController()
+        self._identity = identity
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
         self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
@@ -167,7 +172,6 @@ class Gemma:
         pace = self.plan.pace
         return Session(
             self.model,
-            chunk_tokens=pace.chunk_tokens,
             block_sizes=pace.block_sizes,
             kv_bits=self.plan.kv_bits,
             snapshots=pace.snapshots,
@@ -177,24 +181,32 @@ class Gemma:
         """Saves what `session` has cached in one safetensors file, for `resume_session` to go on from.
 
         The file is replaced whole or, also where this process is killed, left as it was. Raises GemmaError where it
-        cannot be written, UsageError where `path` is no place for it.
+        cannot be written, UsageError where `path` is no place for it or `session` is not of this model.
         """
-        save(session, Path(path), self._identity)
+        if not session.is_of(self.model):
+            raise UsageError("the session is of another Gemma; save it with the one whose session() it comes from")
+        with self._limits():
+            save(session, Path(path), self._identity)
 
     def resume_session(self, path: str | os.PathLike[str]) -> Session:
         """The session saved at `path`. Where that cannot be used, an empty one and a GemmaWarning that says why."""
         session = self.session()
         try:
-            resume(session, Path(path), self._identity, self.plan.context_tokens)
+            with self._limits():
+                resume(session, Path(path), self._identity, self.plan.context_tokens)
         except UnusableError as error:
             message = f"the session in {path} is not used: {error}; the prompt is computed anew"
             warnings.warn(message, GemmaWarning, stacklevel=2)
         return session
 
-    @cached_property
-    def _identity(self) -> Identity:
-        dtype = str(self.model.dtype).removeprefix("mlx.core.")
-        return Identity(fingerprint(self.folder), self.prompts.chat_format.fingerprint, dtype)
+    @contextmanager
+    def _limits(self) -> Iterator[None]:
+        """The plan's limits, for work with whole layers; afterwards MLX keeps none of the memory that they took."""
+        with self.plan.limits():
+            try:
+                yield
+            finally:
+                mx.clear_cache()
 
     def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
         """`messages` with each picture and sound read and prepared, so that later turns need not do it again.
@@ -242,6 +254,8 @@ class Gemma:
         if logprobs < 0:
             raise UsageError(f"logprobs is {logprobs}, it must be 0 or more")
         self._check_draft(draft)
+        if session is not None and not session.is_of(self.model):
+            raise UsageError("this session is of another model; take one of gemma.session()")
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)

@@ -26,7 +26,7 @@ class Machine:
 
 
 def mac(memory: str) -> Machine:
-    """A Mac with `memory` ("16GB") as it comes: macOS gives its GPU two thirds of it, from 64 GB on three quarters.
+    """A Mac with `memory` ("16GB") as it comes: macOS gives its GPU two thirds of it, from 36 GB on three quarters.
 
     A 16 GB Mac gives 11,453,246,122 bytes. Newer systems may give more, and a user can ask for more; where this
     program runs, `this_machine` reads what is true. Raises UsageError for what is not an amount of memory.
@@ -35,7 +35,7 @@ def mac(memory: str) -> Machine:
     if not found or not 8 <= (count := int(found[1])) <= 1024:
         raise UsageError(f"{memory!r} is not the memory of a Mac: write 16GB, 24GB, ... up to 1024GB")
     memory_bytes = count << 30
-    share = (3, 4) if count >= 64 else (2, 3)
+    share = (3, 4) if count >= 36 else (2, 3)
     return Machine(f"a Mac with {count} GB", memory_bytes, memory_bytes * share[0] // share[1])
 
 

@@ -3,25 +3,26 @@
     weights    from the headers of the files, in the type that is computed in
     caches     10,240 bytes a token on the full layers of the 12B in bfloat16; a window and its slack on the others
     snapshots  a window each
-    scratch    the most that one layer takes on the way, for the chunk and blocks that the plan chose
+    scratch    the most that one layer takes on the way, for the blocks that the plan chose
 
 Prefill is evaluated layer by layer and block by block (`decoder.py`, `shared_rows.py`), so scratch is what one layer
-takes, of L rows over S keys with item bytes a number. At 262,144 tokens, 512 rows and the 12B in bfloat16:
+takes. In the 12B in bfloat16, over 262,144 keys, for the 1,120 tokens of the largest picture:
 
-    scores of one block, before and after softmax    2 x heads x block x S           2 x 16 x 8 x 262,144 x 2 = 134 MB
-    on CPU, K and V of that block in one piece       2 x S x 512                                                537 MB
-    queries, gate, up and what leads there           L x (5 x heads x 512 + 4 x 15,360 + 4 x 3,840)             121 MB
+    scores of one block, 16 heads x 8 queries          16 x 8 x 262,144 x 2 bytes                      67 MB
+    on CPU, the block's K and V in one piece each      2 x 512 x 262,144 x 2                          537 MB
+    queries on their way through a full layer          5 x 1,120 x 16 x 512 x 2                        92 MB
+    gate, up and their product, 512 tokens at once     4 x 512 x 15,360 x 2                            63 MB
+    what goes from layer to layer                      4 x 1,120 x 3,840 x 2                           34 MB
 
-A picture of 1,120 soft tokens is a chunk of its own; its MLPs still take 512 rows at once.
-
-The plan takes the first of `PACES` that fits. Checked against MLX's own counters by `gemma-mlx bench memory`.
+The plan is of one session, and of nothing else that this process keeps on the device. It takes the first of `PACES`
+that fits, and is checked against MLX's own counters by `gemma-mlx bench memory`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,13 +36,14 @@ from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.machine import Machine
 from gemma_mlx.model.cache import SLACK_TOKENS, STEP_TOKENS
-from gemma_mlx.model.decoder import MLP_TOKENS
+from gemma_mlx.model.decoder import LAZY_PAIRS, LAZY_TOKENS, MLP_TOKENS
 from gemma_mlx.model.masks import BlockSizes
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.model.quantized_cache import row_bytes as cache_row_bytes
 
-RESERVE_BYTES = 1 << 28
-"""Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait."""
+RESERVE_SHARE = 0.05
+"""Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait. Above 95 %
+of what a GPU recommends, MLX gives freed ones back at each allocation, which is slow."""
 PATCHES_AT_ONCE = 256
 """Of a picture, so many patches of 6,912 numbers are embedded together."""
 CACHE_BYTES = 1 << 29
@@ -59,17 +61,14 @@ Stored = Mapping[str, int]
 class Pace:
     """How much is done at once and kept: it costs memory and saves time."""
 
-    chunk_tokens: int
-    """At most; `chunk_tokens_over` says how many over a long context."""
     block_sizes: BlockSizes
     snapshots: int
 
 
 PACES = (
-    Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=2),
-    Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=1),
-    Pace(512, BlockSizes(full_pairs=1 << 21), snapshots=0),
-    Pace(256, BlockSizes(full_pairs=1 << 20), snapshots=0),
+    Pace(BlockSizes(), snapshots=2),
+    Pace(BlockSizes(), snapshots=1),
+    Pace(BlockSizes(full_pairs=1 << 20), snapshots=0),
 )
 """From the quickest to the smallest."""
 
@@ -91,8 +90,8 @@ class Plan:
 
     @property
     def chunk_tokens(self) -> int:
-        """How many tokens of a prompt of that length go through the layers at once."""
-        return chunk_tokens_over(self.context_tokens, self.pace.chunk_tokens)
+        """How many tokens go through the layers at once at the end of such a context."""
+        return chunk_tokens_over(self.context_tokens)
 
     @property
     def total_bytes(self) -> int:
@@ -106,9 +105,14 @@ class Plan:
         return self.machine.limit_bytes
 
     @property
+    def reserve_bytes(self) -> int:
+        """What is left of the limit for all that is not planned."""
+        return int(self.limit_bytes * RESERVE_SHARE)
+
+    @property
     def missing_bytes(self) -> int:
-        """How much more the machine would have to let a model have; 0 where it fits."""
-        return max(0, self.total_bytes + RESERVE_BYTES - self.limit_bytes)
+        """How much more would have to be left beside the reserve; 0 where it fits."""
+        return max(0, self.total_bytes + self.reserve_bytes - self.limit_bytes)
 
     @property
     def fits(self) -> bool:
@@ -119,31 +123,30 @@ class Plan:
     def limits(self) -> Iterator[None]:
         """MLX's memory, cache and wired limits are those of the plan inside.
 
-        Afterwards they are as before the first of all that are inside at a time, in whatever order these end. On a Mac,
-        wired memory is not paged out while the model works.
+        Beyond the memory limit MLX waits for work to end before it allocates, and then goes over it. On a Mac, wired
+        memory is not paged out while the model works. Afterwards the limits are as before the first of all plans that
+        are inside at a time, in whatever order these end, and all work has ended.
         """
-        spare_bytes = self.limit_bytes - self.total_bytes
-        before = _set_limits(
-            _Limits(
-                memory_bytes=self.limit_bytes,
-                cache_bytes=min(CACHE_BYTES, max(RESERVE_BYTES // 2, spare_bytes)),
-                wired_bytes=min(self.total_bytes, self.limit_bytes),
-            )
-        )
-        _limits_before.append(_limits_before[0] if _limits_before else before)
+        spare_bytes = max(0, self.limit_bytes - self.total_bytes - self.reserve_bytes // 2)
+        wired_bytes = 0 if self.machine.is_cpu else min(self.total_bytes, self.limit_bytes)
+        _limits_before.append(_limits_before[0] if _limits_before else _set_limits(_Limits(None, None, None)))
         try:
+            _set_limits(_Limits(self.limit_bytes, min(CACHE_BYTES, spare_bytes), wired_bytes))
             yield
         finally:
             before = _limits_before.pop()
+            mx.synchronize()  # wired memory must not change under work that is on its way
             if not _limits_before:
                 _set_limits(before)
 
 
 @dataclass(frozen=True)
 class _Limits:
-    memory_bytes: int
-    cache_bytes: int
-    wired_bytes: int
+    """None: as it is."""
+
+    memory_bytes: int | None
+    cache_bytes: int | None
+    wired_bytes: int | None
 
 
 _limits_before: list[_Limits] = []
@@ -153,10 +156,18 @@ _limits_before: list[_Limits] = []
 def _set_limits(limits: _Limits) -> _Limits:
     """Sets MLX's limits and returns what they were."""
     return _Limits(
-        mx.set_memory_limit(limits.memory_bytes),
-        mx.set_cache_limit(limits.cache_bytes),
-        mx.set_wired_limit(limits.wired_bytes) if mx.metal.is_available() else 0,
+        _swap(mx.set_memory_limit, limits.memory_bytes),
+        _swap(mx.set_cache_limit, limits.cache_bytes),
+        _swap(mx.set_wired_limit, limits.wired_bytes) if mx.metal.is_available() else None,
     )
+
+
+def _swap(set_limit: Callable[[int], int], limit_bytes: int | None) -> int:
+    """Sets one limit, which None leaves as it is; returns what it was."""
+    before_bytes = set_limit(0 if limit_bytes is None else limit_bytes)
+    if limit_bytes is None:
+        set_limit(before_bytes)
+    return before_bytes
 
 
 @dataclass(frozen=True)
@@ -194,13 +205,15 @@ class Planner:
     def require(self, context_tokens: int | None = None) -> Plan:
         """The plan for `context_tokens`, by default the most that fit. Raises ContextError where it does not fit."""
         own_tokens = self.config.text.max_position_embeddings
+        if context_tokens is not None and (type(context_tokens) is not int or context_tokens < 1):
+            raise UsageError(f"context_tokens is {context_tokens!r}; it must be a whole number from 1 on")
         if context_tokens is not None and context_tokens > own_tokens:
             raise ContextError(f"the model has {own_tokens:,} positions, not {context_tokens:,}; ask for no more")
         largest = self.largest_context_tokens()
         wanted = min(LEAST_CONTEXT_TOKENS, own_tokens) if context_tokens is None else context_tokens
         if wanted > largest:
             raise ContextError(self._refusal(self.plan(wanted), largest))
-        return self.plan(context_tokens or largest)
+        return self.plan(largest if context_tokens is None else context_tokens)
 
     def _refusal(self, plan: Plan, largest: int) -> str:
         advice = [f"{largest:,} tokens would fit"] if largest >= LEAST_CONTEXT_TOKENS else []
@@ -211,7 +224,7 @@ class Planner:
             advice.append(f"{most:,} without the drafter (--draft off)")
         return (
             f"{plan.context_tokens:,} tokens need {readable(plan.total_bytes)} and a reserve of "
-            f"{readable(RESERVE_BYTES)}, but {self.machine.name} gives {readable(plan.limit_bytes)}: "
+            f"{readable(plan.reserve_bytes)}, but {self.machine.name} gives {readable(plan.limit_bytes)}: "
             f"{readable(plan.missing_bytes)} are missing; "
             + (", ".join(advice) or "convert the model to fewer bits, or use a machine with more memory")
         )
@@ -243,12 +256,12 @@ class Planner:
     def _prefill_bytes(self, context_tokens: int, pace: Pace) -> int:
         """The most that one layer takes on the way, for a chunk or the largest picture, which is a chunk of its own."""
         config, text = self.config, self.config.text
-        rows = min(context_tokens, max(chunk_tokens_over(context_tokens, pace.chunk_tokens), max(BUDGETS)))
+        rows = min(context_tokens, max(chunk_tokens_over(context_tokens), max(BUDGETS)))
         block_tokens = pace.block_sizes.full_block_tokens(context_tokens)
         heads, kv_heads, dims = text.num_attention_heads, text.num_key_value_heads, text.head_dim
-        keys = min(context_tokens, text.sliding_window - 1 + rows)
-        sliding = 2 * heads * pace.block_sizes.sliding_tokens * keys + 2 * 3 * keys * kv_heads * dims
-        sliding += rows * (5 * heads * dims + 6 * kv_heads * dims)
+        block_rows, keys = pace.block_sizes.sliding_tokens, min(context_tokens, text.sliding_window - 1 + rows)
+        sliding = 2 * 2 * heads * block_rows * min(keys, text.sliding_window - 1 + 2 * block_rows)  # of two blocks
+        sliding += 6 * keys * kv_heads * dims + rows * (5 * heads * dims + 6 * kv_heads * dims)
         # Patches come in float32; where their norm is not one kernel, as on CPU, it takes nine arrays of them.
         embeddings_bytes = 36 * min(rows, PATCHES_AT_ONCE) * config.vision.patch_dims + 16 * rows * text.hidden_size
         return max(
@@ -270,16 +283,19 @@ class Planner:
         return (attention + mlp + 4 * rows * text.hidden_size) * self.dtype.size
 
     def _decode_bytes(self, context_tokens: int) -> int:
-        """What one token takes: the scores of one full layer, and a few rows of the whole vocabulary."""
-        return self._scores(1, context_tokens) * self.dtype.size + 16 * 4 * self.config.text.vocab_size
+        """What a pass over a few tokens takes: of one on all full layers at once, of more on one (`decoder.py`)."""
+        one_token = self._scores(1, context_tokens) * (1 if self.machine.is_cpu else self.config.text.full_layers)
+        few_tokens = self._scores(BlockSizes().full_block_tokens(context_tokens), context_tokens)
+        attention = max(one_token, few_tokens if context_tokens > LAZY_PAIRS // LAZY_TOKENS else 0)
+        return attention * self.dtype.size + 16 * 4 * self.config.text.vocab_size
 
     def _scores(self, queries: int, keys: int) -> int:
-        """Numbers that a full layer holds for a block: scores twice; on CPU, K and V in one piece each."""
+        """Numbers that a full layer holds for a block: scores, in place; on CPU, K and V in one piece each."""
         text = self.config.text
-        if self.kv_bits is not None:  # two parts of the scores are added up; packed rows are read as they lie
+        if self.kv_bits is not None:  # measured: two parts of the scores, their sum, and parts of the values
             return 7 * text.num_attention_heads * queries * keys // 2
         copies = 2 * text.num_global_key_value_heads * text.global_head_dim * keys if self.machine.is_cpu else 0
-        return 2 * text.num_attention_heads * queries * keys + copies
+        return text.num_attention_heads * queries * keys + copies
 
 
 def stored_numbers(folder: Path) -> Stored:

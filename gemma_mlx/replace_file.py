@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all: written beside, brought to the disk, and renamed."""
+"""A file is replaced whole or not at all: written beside, brought to the disk, and renamed there too."""
 
 from __future__ import annotations
 
@@ -14,21 +14,38 @@ from typing import BinaryIO
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream to write; at its end, the file at `path` holds that, readable by its owner alone.
 
-    Whatever happens before, also a kill, the file at `path` is as it was. What is written lies in `path` + ".new",
-    which a killed writer leaves behind and the next one takes over. OSError where the disk does not let us, or where
-    another process is writing it.
+    Whatever happens before, also a kill or a power cut, the file at `path` is as it was. What is written lies in a
+    hidden file beside it, which a killed writer leaves behind and the next one takes over. The bytes are on the disk before
+    the name is, as far as the system and the disk keep their word. OSError where the disk does not let us, or where
+    another process is writing it; the old file is there then.
     """
-    beside = path.with_name(path.name + ".new")
+    beside = path.with_name(f".{path.name}.gemma-mlx-new")
     with os.fdopen(_open_alone(beside), "wb") as stream:
         try:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            _bring_to_disk(stream.fileno())
             beside.replace(path)
         except BaseException:
             with suppress(OSError):
                 beside.unlink()
             raise
+    with suppress(OSError):  # the file is whole either way; a system that cannot do this brings the name there later
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _bring_to_disk(descriptor: int) -> None:
+    """Waits until the bytes are on the disk. macOS's `fsync` leaves them in the disk's own memory."""
+    full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        with suppress(OSError):  # a network's file system does not know it
+            fcntl.fcntl(descriptor, full_sync)
+            return
+    os.fsync(descriptor)
 
 
 def _open_alone(beside: Path) -> int:

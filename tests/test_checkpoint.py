@@ -10,7 +10,15 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from gemma_mlx.checkpoint import INDEX_FILE, fingerprint, read_header, read_headers, tensor_files
+from gemma_mlx.checkpoint import (
+    INDEX_FILE,
+    SAMPLE_EVERY_BYTES,
+    WHOLE_BYTES,
+    fingerprint,
+    read_header,
+    read_headers,
+    tensor_files,
+)
 from gemma_mlx.errors import CheckpointError
 
 
@@ -177,3 +185,18 @@ def test_a_fingerprint_tells_weights_of_the_same_shape_apart(file: Path) -> None
     found.append(fingerprint(file.parent))
     assert found[0] == found[1]
     assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("place", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
+def test_a_fingerprint_sees_a_change_anywhere_in_a_tensor(file: Path, place: float, large: bool) -> None:
+    """In a large one, of a MiB, as the least that training changes; in a small one, of a single byte."""
+    file.with_name("config.json").write_text("{}")
+    mx.save_safetensors(str(file), {"large": mx.zeros(5 << 20, mx.uint32), "small": mx.zeros(WHOLE_BYTES // 4)})
+    before = fingerprint(file.parent)
+    [info] = [info for info in read_header(file) if info.name == ("large" if large else "small")]
+    changed_bytes = SAMPLE_EVERY_BYTES if large else 1
+    with file.open("r+b") as stream:
+        stream.seek(info.start + int((info.nbytes - changed_bytes) * place))
+        stream.write(b"x" * changed_bytes)
+    assert fingerprint(file.parent) != before

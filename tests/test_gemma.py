@@ -305,3 +305,22 @@ def test_rows_that_cannot_be_are_refused_before_weights_are_read(
     shutil.copy(tiny_folder / "config.json", tmp_path)
     with pytest.raises(UsageError, match=why):
         load(tmp_path, kv_bits=kv_bits)
+
+
+def test_an_answer_that_is_closed_late_leaves_the_next_one_alone(miniature: Gemma) -> None:
+    session = miniature.session()
+    who = [{"role": "user", "content": "Who are you?"}]
+    expected = miniature.reply(who).tokens
+    first = iter(miniature.stream(HELLO, session=session))
+    next(first)
+    second = miniature.stream(who, session=session)
+    steps = iter(second)
+    taken = [next(steps), next(steps)]
+    first.close()  # type: ignore[attr-defined]
+    assert tuple(step.token for step in [*taken, *steps]) == expected
+    assert miniature.reply(who, session=session).reused_tokens > 0
+
+
+def test_a_session_of_another_model_is_refused(miniature: Gemma) -> None:
+    with pytest.raises(UsageError, match="another model"):
+        miniature.stream(HELLO, session=load(miniature.folder).session())

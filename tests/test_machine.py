@@ -11,7 +11,16 @@ from gemma_mlx.machine import mac, this_machine
 
 @pytest.mark.parametrize(
     ("memory", "mebibytes"),
-    [("16GB", 10922.67), ("32GB", 21845.34), ("64GB", 49152), ("96GB", 73728), ("18", 12288), ("24 gb", 16384)],
+    [
+        ("16GB", 10922.67),
+        ("32GB", 21845.34),
+        ("36GB", 28_991.03 * 1e6 / 2**20),
+        ("48GB", 38_654.71 * 1e6 / 2**20),
+        ("64GB", 49152),
+        ("96GB", 73728),
+        ("18", 12288),
+        ("24 gb", 16384),
+    ],
 )
 def test_a_mac_gives_what_was_published(memory: str, mebibytes: float) -> None:
     assert mac(memory).limit_bytes / 2**20 == pytest.approx(mebibytes, abs=0.01)

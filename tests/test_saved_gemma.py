@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from PIL import Image
 
 from gemma_mlx import Gemma, load
 from gemma_mlx.decoding.session import Session
-from gemma_mlx.errors import GemmaWarning
+from gemma_mlx.errors import GemmaWarning, UsageError
 from gemma_mlx.home import miniature_folder
 
 
@@ -76,11 +78,19 @@ def test_a_missing_or_damaged_file_is_one_warning_and_an_empty_session(
     assert warm.tokens == cold.tokens
 
 
-def changed_model(folder: Path, file: str, change: Any) -> Gemma:
+def copied(folder: Path) -> Path:
     shutil.copytree(miniature_folder(), folder, symlinks=True)
-    data = (folder / file).read_bytes()
-    (folder / file).unlink()
-    (folder / file).write_bytes(change(data))
+    return folder
+
+
+def change(file: Path, new: Callable[[bytes], bytes]) -> None:
+    data = file.read_bytes()
+    file.unlink()  # what is loaded of it stays
+    file.write_bytes(new(data))
+
+
+def changed_model(folder: Path, file: str, new: Callable[[bytes], bytes]) -> Gemma:
+    change(copied(folder) / file, new)
     return load(folder)
 
 
@@ -94,7 +104,7 @@ def another_weight(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "why"),
+    ("file", "new", "why"),
     [
         ("model.safetensors", another_weight, "it is of another model"),
         ("config.json", lambda data: data.replace(b'"rope_theta": 10000.0', b'"rope_theta": 20000.0'), "another model"),
@@ -102,10 +112,10 @@ def another_weight(data: bytes) -> bytes:
     ],
 )
 def test_a_session_of_another_model_or_template_is_not_used(
-    tmp_path: Path, saved: bytes, path: Path, file: str, change: Any, why: str
+    tmp_path: Path, saved: bytes, path: Path, file: str, new: Callable[[bytes], bytes], why: str
 ) -> None:
     path.write_bytes(saved)
-    assert why in warned(changed_model(tmp_path / "changed", file, change), path)[1]
+    assert why in warned(changed_model(tmp_path / "changed", file, new), path)[1]
 
 
 def test_the_same_model_elsewhere_is_the_same_model(tmp_path: Path, saved: bytes, path: Path) -> None:
@@ -136,3 +146,31 @@ def test_more_positions_than_are_planned_are_not_resumed(tmp_path: Path, miniatu
     with pytest.warns(GemmaWarning, match=f"positions, and {reply.prompt_tokens} are planned; the prompt is computed"):
         assert smaller.resume_session(tmp_path / "session").offset == 0
     assert miniature.resume_session(tmp_path / "session").offset == session.offset
+
+
+def test_a_session_is_of_the_weights_that_were_loaded(tmp_path: Path, path: Path) -> None:
+    """Not of those that lie in the folder when it is saved."""
+    folder = copied(tmp_path / "model")
+    before = load(folder)
+    session = before.session()
+    before.reply(QUESTION, session=session, max_tokens=3)
+    change(folder / "model.safetensors", another_weight)
+    before.save_session(session, path)
+    assert "it is of another model" in warned(load(folder), path)[1]
+    assert before.resume_session(path).offset == session.offset
+
+
+def test_a_session_of_another_gemma_is_not_saved(miniature: Gemma, path: Path) -> None:
+    with pytest.raises(UsageError, match="the session is of another Gemma"):
+        load(miniature.folder).save_session(miniature.session(), path)
+    assert not path.exists()
+
+
+def test_saving_and_resuming_leave_no_memory_behind(miniature: Gemma, saved: bytes, path: Path) -> None:
+    path.write_bytes(saved)
+    session = miniature.resume_session(path)
+    assert mx.get_cache_memory() == 0
+    mx.eval(mx.zeros(100_000) + 1)
+    assert mx.get_cache_memory() > 0
+    miniature.save_session(session, path)
+    assert mx.get_cache_memory() == 0

@@ -23,9 +23,9 @@ CHUNK_PAIRS = 1 << 25
 about as long everywhere. Between two chunks is when progress is shown and an interrupt is heeded."""
 
 
-def chunk_tokens_over(keys: int, most_tokens: int = CHUNK_TOKENS) -> int:
-    """How long a chunk of a prompt of `keys` tokens is."""
-    return min(most_tokens, max(LEAST_CHUNK_TOKENS, CHUNK_PAIRS // max(1, keys)))
+def chunk_tokens_over(keys: int) -> int:
+    """How long a chunk is that begins at position `keys`."""
+    return min(CHUNK_TOKENS, max(LEAST_CHUNK_TOKENS, CHUNK_PAIRS // max(1, keys)))
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class SoftTokens:
 
 
 def chunk_bounds(start: int, stop: int, images: Sequence[tuple[int, int]], chunk_tokens: int) -> list[tuple[int, int]]:
-    """Cuts positions `start:stop` into chunks of about `chunk_tokens`, none of which begins or ends inside an image.
+    """Cuts positions `start:stop` into chunks of at most `chunk_tokens`, none of which begins or ends inside an image.
 
-    An image that would be cut moves whole to the next chunk; one longer than a chunk gets a chunk as long as itself.
+    Over long contexts they are shorter, see `CHUNK_PAIRS`. An image that would be cut moves whole to the next chunk;
+    one longer than a chunk gets a chunk as long as itself.
     """
     bounds = []
     while start < stop:
-        end = min(start + chunk_tokens, stop)
+        end = min(start + min(chunk_tokens, chunk_tokens_over(start)), stop)
         for image_start, image_stop in images:
             if image_start < end < image_stop:
                 end = image_start if image_start > start else image_stop

@@ -16,7 +16,8 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,15 +25,14 @@ from typing import Any, BinaryIO
 import mlx.core as mx
 import numpy as np
 
-from gemma_mlx import __version__
+import gemma_mlx
 from gemma_mlx.checkpoint import TensorInfo, header_bytes, read_header
-from gemma_mlx.decoding.session import Contents, Key, Session
+from gemma_mlx.decoding.contents import Contents, Key
+from gemma_mlx.decoding.session import Session
 from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
-from gemma_mlx.model.cache import CACHE_VERSION
 from gemma_mlx.replace_file import replacing
 
 FORMAT, FORMAT_VERSION = "gemma-mlx session", "1"
-CODE = f"{__version__} (cache {CACHE_VERSION})"
 _BEGINNING = f'{{"__metadata__":{{"format":"{FORMAT}",'.encode()
 _NO_DIGEST = "0" * 64
 _DTYPES = {"BF16": mx.bfloat16, "F32": mx.float32, "U32": mx.uint32}
@@ -41,6 +41,21 @@ _BITS = {2: mx.uint16, 4: mx.uint32}
 
 class UnusableError(Exception):
     """Why a session cannot be gone on from, to be put after the file's name."""
+
+
+@cache
+def code() -> str:
+    """The version of gemma-mlx and a hash of its sources: whatever changes in them, older sessions are not used."""
+    return f"{gemma_mlx.__version__} (sources {source_hash(Path(gemma_mlx.__file__).parent)[:16]})"
+
+
+def source_hash(folder: Path) -> str:
+    """A sha256 in hex of the names and texts of all Python files in `folder` and below."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        text = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Identity:
     """`ChatFormat.fingerprint`."""
     dtype: str
     """The type computed in, as "bfloat16"."""
-    code: str = CODE
+    code: str = field(default_factory=code)
 
 
 _WHY = {
@@ -117,23 +132,39 @@ def resume(session: Session, path: Path, identity: Identity, context_tokens: int
     try:
         if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
             raise UnusableError("it is not a file")
-        raw, infos = header_bytes(path), {info.name: info for info in read_header(path)}
-        metadata = _metadata(raw)
-        _check_identity(identity, json.loads(metadata["identity"]))
-        known = json.loads(metadata["known"])
-        keys = list(_unpacked(known["keys"]))
-        if context_tokens is not None and len(keys) > context_tokens:
-            raise UnusableError(f"it holds {len(keys):,} positions, and {context_tokens:,} are planned")
-        _check_layout(session.one_position(len(known["snapshot_offsets"])), infos)
         with path.open("rb") as stream:
-            rows = _SavedRows(stream, infos, json.loads(metadata["sha256"]))
-            session.refill(Contents(keys, known["snapshot_offsets"], rows))
+            contents, infos = _read(path, stream, identity, context_tokens)
+            _check_layout(session.one_position(len(contents.snapshot_offsets)), infos)
+            try:
+                session.refill(contents)
+            except ValueError:  # rows for more or fewer positions than there are
+                raise UnusableError("it is damaged") from None
     except FileNotFoundError:
         raise UnusableError("there is no such file") from None
     except OSError as error:
         raise UnusableError(f"it cannot be read ({error.strerror or error})") from None
-    except (CheckpointError, ValueError, KeyError, TypeError, AttributeError):
+
+
+def _read(
+    path: Path, stream: BufferedReader, identity: Identity, context_tokens: int | None
+) -> tuple[Contents, dict[str, TensorInfo]]:
+    """What the file at `path`, opened as `stream`, says that it holds; of the rows nothing is read yet."""
+    try:
+        raw, infos = header_bytes(path), {info.name: info for info in read_header(path)}
+        metadata = _metadata(raw)
+        _check_identity(identity, json.loads(metadata["identity"]))
+        known, digests = json.loads(metadata["known"]), dict(json.loads(metadata["sha256"]))
+        count = sum(1 if isinstance(entry, int) else entry[1] for entry in known["keys"])
+        if context_tokens is not None and count > context_tokens:
+            raise UnusableError(f"it holds {count:,} positions, and {context_tokens:,} are planned")
+        keys, offsets = list(_unpacked(known["keys"])), list(known["snapshot_offsets"])
+        if digests.keys() != infos.keys() or bool(infos) != bool(keys):
+            raise ValueError("rows or their digests are missing")
+        if not all(0 < offset <= len(keys) for offset in offsets):
+            raise ValueError("a snapshot lies outside")
+    except (CheckpointError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise UnusableError("it is damaged") from None
+    return Contents(keys, offsets, _SavedRows(stream, infos, digests)), infos
 
 
 def _header(contents: Contents, identity: Identity, digests: Mapping[str, str]) -> bytes:
@@ -174,9 +205,9 @@ def _metadata(raw: bytes) -> dict[str, Any]:
 
 
 def _check_identity(here: Identity, saved: Mapping[str, str]) -> None:
-    for field, value in asdict(here).items():
-        if saved[field] != value:
-            raise UnusableError(_WHY[field].format(found=saved[field], here=value))
+    for name, value in asdict(here).items():
+        if saved[name] != value:
+            raise UnusableError(_WHY[name].format(found=saved[name], here=value))
 
 
 def _check_layout(expected: Mapping[str, mx.array], infos: Mapping[str, TensorInfo]) -> None:

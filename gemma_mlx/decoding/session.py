@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from gemma_mlx.decoding.contents import Contents, Key, named
 from gemma_mlx.decoding.generate import settle
 from gemma_mlx.decoding.prefill import (
     CHUNK_TOKENS,
     SoftTokens,
     chunk_bounds,
-    chunk_tokens_over,
     finish_chunk,
     forward_chunk,
 )
@@ -33,9 +33,6 @@ from gemma_mlx.model.cache import SLACK_TOKENS, SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
-
-Key = int | tuple[str, int]
-"""What stands at a position: a token id, or the n-th row of a medium by its digest."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +44,6 @@ class _Snapshot:
     @property
     def nbytes(self) -> int:
         return sum(item.nbytes for item in self.sliding.values())
-
-
-@dataclass(frozen=True)
-class Contents:
-    """All that a session knows: enough to make another one of it. `saved_session.py` puts it into a file."""
-
-    keys: Sequence[Key]
-    snapshot_offsets: Sequence[int]
-    arrays: Mapping[str, mx.array]
-    """The rows in use as views of the caches, named "layers.I.NAME" and "snapshots.N.layers.I.NAME"."""
 
 
 class Session:
@@ -80,6 +67,8 @@ class Session:
         self._chunk_tokens = chunk_tokens
         self._block_sizes = block_sizes
         self._most_snapshots = snapshots
+        self.turn = 0
+        """Counts the prefills: who began one before the last does not own the caches any more."""
         self.reset()
 
     def reset(self) -> None:
@@ -87,6 +76,10 @@ class Session:
         self.caches: list[Cache] = self._model.make_caches(self._kv_bits)
         self._keys: list[Key] = []
         self._snapshots: list[_Snapshot] = []  # the one last asked for is last
+
+    def is_of(self, model: Gemma4) -> bool:
+        """Whether the rows in it are those of `model`."""
+        return self._model is model
 
     @property
     def offset(self) -> int:
@@ -114,6 +107,7 @@ class Session:
         for `reserve_tokens` more. `progress` is told (done, all) positions after each chunk; if it raises, the chunks
         that are done stay cached. If anything else goes wrong, the session is empty afterwards.
         """
+        self.turn += 1
         keys = _keys(ids, media)
         reused = self._keep(keys)
         stable = self._stable_offsets(stable_tokens, keys)
@@ -136,12 +130,14 @@ class Session:
         assert last is not None
         return last, reused
 
-    def append(self, ids: Sequence[int]) -> None:
+    def append(self, ids: Sequence[int], turn: int | None = None) -> None:
         """Says which tokens were generated after the prefill; caches that ran ahead of them are rewound.
 
-        Where the caches disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted,
+        With the `turn` that they were generated in, nothing happens if another one has begun since. Where the caches disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted,
         and the session is empty afterwards.
         """
+        if turn not in (None, self.turn):
+            return
         if not self._consistent():
             self.reset()
             return
@@ -154,9 +150,9 @@ class Session:
             raise ValueError("an answer is still on its way")
         if not self.offset:
             return Contents([], [], {})
-        arrays = _named("", enumerate(self.caches))
+        arrays = named(enumerate(self.caches))
         for number, snapshot in enumerate(self._snapshots):
-            arrays |= _named(f"snapshots.{number}.", snapshot.sliding.items())
+            arrays |= named(snapshot.sliding.items(), number)
         return Contents(self._keys, [snapshot.offset for snapshot in self._snapshots], arrays)
 
     def refill(self, contents: Contents) -> None:
@@ -168,18 +164,17 @@ class Session:
         self.reset()
         if not contents.keys:
             return
-        offsets = list(enumerate(contents.snapshot_offsets))
-        snapshots = {
-            number: _Snapshot(offset, {}) for number, offset in offsets[-self._most_snapshots or len(offsets) :]
-        }
+        offsets = contents.snapshot_offsets
+        first_kept = len(offsets) - self._most_snapshots
+        snapshots = {number: _Snapshot(offset, {}) for number, offset in enumerate(offsets) if number >= first_kept}
         try:
             for index, cache in enumerate(self.caches):
                 for number, snapshot in snapshots.items():
                     if isinstance(cache, SlidingCache):
-                        cache.refill(snapshot.offset, _of_layer(f"snapshots.{number}.", index, contents.arrays))
+                        cache.refill(snapshot.offset, contents.of_layer(index, number))
                         snapshot.sliding[index] = cache.snapshot()
                         mx.eval(list(snapshot.sliding[index].rows_in_use().values()))
-                cache.refill(len(contents.keys), _of_layer("", index, contents.arrays))
+                cache.refill(len(contents.keys), contents.of_layer(index))
                 mx.eval(cache.state())
         except BaseException:
             self.reset()
@@ -188,13 +183,16 @@ class Session:
         self._snapshots = list(snapshots.values())
 
     def one_position(self, snapshots: int) -> Mapping[str, mx.array]:
-        """What `contents` would hold of a single position, to compare names, types and shapes with; not evaluated."""
+        """What `contents` would hold of a single position, to compare names, types and shapes with.
+
+        Of all this only the empty buffers of the full layers are evaluated.
+        """
         caches = self._model.make_caches(self._kv_bits)
         self._model(self._model.embed_tokens(mx.array([[0]])), caches)
         sliding = [(index, cache) for index, cache in enumerate(caches) if isinstance(cache, SlidingCache)]
-        arrays = _named("", enumerate(caches))
+        arrays = named(enumerate(caches))
         for number in range(snapshots):
-            arrays |= _named(f"snapshots.{number}.", sliding)
+            arrays |= named(sliding, number)
         return arrays
 
     def _stable_offsets(self, asked: int | Sequence[int], keys: list[Key]) -> list[int]:
@@ -208,9 +206,8 @@ class Session:
     ) -> Iterable[int]:
         """Where chunks end: also at a stable offset, if the prompt's end is too far off to look back from."""
         edges = [offset for offset in stable if start < offset < stop - SLACK_TOKENS]
-        chunk_tokens = chunk_tokens_over(stop, self._chunk_tokens)
         for first, last in zip([start, *edges], [*edges, stop], strict=True):
-            for _, chunk_stop in chunk_bounds(first, last, images, chunk_tokens):
+            for _, chunk_stop in chunk_bounds(first, last, images, self._chunk_tokens):
                 yield chunk_stop
 
     def _compute(self, ids: Sequence[int], media: Sequence[SoftTokens], stop: int) -> mx.array | None:
@@ -274,18 +271,6 @@ class Session:
             else:
                 cache.rewind(cache.offset - chosen.offset)
         return chosen.offset
-
-
-def _named(prefix: str, layers: Iterable[tuple[int, Cache | SlidingSnapshot]]) -> dict[str, mx.array]:
-    """The rows in use of `layers`, (index, cache) each, by their names in `Contents`."""
-    return {
-        f"{prefix}layers.{index}.{name}": array for index, held in layers for name, array in held.rows_in_use().items()
-    }
-
-
-def _of_layer(prefix: str, index: int, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
-    start = f"{prefix}layers.{index}."
-    return {name.removeprefix(start): arrays[name] for name in arrays if name.startswith(start)}
 
 
 def _keys(ids: Sequence[int], media: Sequence[SoftTokens]) -> list[Key]:

@@ -13,13 +13,11 @@ W = 4 and a slack of 3 there is room for W - 1 + slack = 6 rows:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-CACHE_VERSION = 1
-"""Counts up when the rows of a cache change in layout or in how they are computed: saved ones are then not used."""
 STEP_TOKENS = 1024
 """A full cache grows by this many rows."""
 SLACK_TOKENS = 64
@@ -46,52 +44,33 @@ def _moved(rows: mx.array, capacity: int) -> mx.array:
 
 def _check_rows(of: str, found: int, least: int, most: int) -> None:
     if not least <= found <= most:
-        raise ValueError(f"{of} has {found} rows, not {least} to {most}")
+        raise ValueError(f"{of} has {found} rows, not {least if least == most else f'{least} to {most}'}")
 
 
-class FullCache:
-    """One row per position, for ever: key and value of a full layer overlap in it (`shared_rows.py`)."""
+class RowBuffers:
+    """Named buffers [B, K, S, ..] with a row for every position, for ever: what a full layer keeps.
 
-    def __init__(self, step_tokens: int = STEP_TOKENS) -> None:
+    They grow in whole steps, each evaluated before the next one grows, so that one old buffer at most lies beside the
+    new ones.
+    """
+
+    def __init__(self, names: Sequence[str], step_tokens: int) -> None:
         self.offset = 0
+        self._names = names
         self._step_tokens = step_tokens
         self._reserved_tokens = 0
-        self._rows: mx.array | None = None
+        self._buffers: dict[str, mx.array] = {}
 
     @property
     def nbytes(self) -> int:
-        return 0 if self._rows is None else self._rows.nbytes
+        return sum(buffer.nbytes for buffer in self._buffers.values())
 
     def reserve(self, tokens: int) -> None:
-        """Afterwards there is room for `tokens` positions; a cache that is still empty makes it at its first update.
-
-        What is kept is copied here and now, so that of several caches one after the other holds two buffers.
-        """
+        """Afterwards there is room for `tokens` positions; a cache that is still empty makes it at its first update."""
         self._reserved_tokens = tokens
-        if self._rows is not None and tokens > self._rows.shape[2]:
-            self._grow(self._rows[..., : self.offset, :], tokens)
-
-    def update(self, rows: mx.array) -> mx.array:
-        """Appends `rows` [B, K, L, R] and returns all of them, [B, K, S, R]."""
-        end = self.offset + rows.shape[2]
-        if self._rows is None:
-            batch, heads, _, dims = rows.shape
-            self._grow(mx.zeros((batch, heads, 0, dims), dtype=rows.dtype), max(end, self._reserved_tokens))
-        elif end > self._rows.shape[2]:
-            self._grow(self._rows[..., : self.offset, :], end)
-        assert self._rows is not None
-        self._rows = _written(self._rows, rows, self.offset)
-        self.offset = end
-        return self._rows[..., :end, :]
-
-    def rows(self) -> mx.array:
-        """All rows, [B, K, S, R]; there must be some."""
-        assert self._rows is not None
-        return self._rows[..., : self.offset, :]
-
-    def _grow(self, kept: mx.array, tokens: int) -> None:
-        self._rows = _moved(kept, -(-tokens // self._step_tokens) * self._step_tokens)
-        mx.eval(self._rows)
+        for name, buffer in self._buffers.items():
+            if tokens > buffer.shape[2]:
+                self._buffers[name] = self._in_steps(buffer[..., : self.offset, :], tokens)
 
     def rewind(self, tokens: int) -> None:
         """Forgets the last `tokens` positions."""
@@ -101,18 +80,52 @@ class FullCache:
 
     def rows_in_use(self) -> dict[str, mx.array]:
         """Every array by name, as far as it holds positions: views of the buffers, [B, K, S, ..]."""
-        return {} if self._rows is None else {"rows": self._rows[..., : self.offset, :]}
+        return {name: buffer[..., : self.offset, :] for name, buffer in self._buffers.items()}
 
     def refill(self, offset: int, arrays: Mapping[str, mx.array]) -> None:
         """The state becomes the one at `offset` whose `rows_in_use` are `arrays`. ValueError where it cannot be."""
-        _check_rows("a full layer", arrays["rows"].shape[2], offset, offset)
-        steps = -(-max(offset, self._reserved_tokens) // self._step_tokens)
-        self._rows = _moved(arrays["rows"], steps * self._step_tokens)
+        for name in self._names:
+            _check_rows(f"{name} of a full layer", arrays[name].shape[2], offset, offset)
+        self._buffers = {name: self._in_steps(arrays[name], offset) for name in self._names}
         self.offset = offset
 
     def state(self) -> list[mx.array]:
         """The arrays to evaluate."""
-        return [] if self._rows is None else [self._rows]
+        return list(self._buffers.values())
+
+    def _append(self, arrays: Sequence[mx.array]) -> list[mx.array]:
+        """Appends `arrays` [B, K, L, ..], in the order of the names; returns all rows of each, [B, K, S, ..]."""
+        end = self.offset + arrays[0].shape[2]
+        for name, array in zip(self._names, arrays, strict=True):
+            buffer = self._buffers.get(name)
+            if buffer is None or end > buffer.shape[2]:
+                used = array[..., :0, :] if buffer is None else buffer[..., : self.offset, :]
+                buffer = self._in_steps(used, end)
+            self._buffers[name] = _written(buffer, array, self.offset)
+        self.offset = end
+        return list(self.rows_in_use().values())
+
+    def _in_steps(self, rows: mx.array, tokens: int) -> mx.array:
+        """A buffer that begins with `rows` and has room for `tokens` positions, or for those reserved."""
+        steps = -(-max(tokens, self._reserved_tokens) // self._step_tokens)
+        buffer = _moved(rows, steps * self._step_tokens)
+        mx.eval(buffer)
+        return buffer
+
+
+class FullCache(RowBuffers):
+    """Rows in the computing type: key and value of a full layer overlap in each (`shared_rows.py`)."""
+
+    def __init__(self, step_tokens: int = STEP_TOKENS) -> None:
+        super().__init__(["rows"], step_tokens)
+
+    def update(self, rows: mx.array) -> mx.array:
+        """Appends `rows` [B, K, L, R] and returns all of them, [B, K, S, R]."""
+        return self._append([rows])[0]
+
+    def rows(self) -> mx.array:
+        """All rows, [B, K, S, R]; there must be some."""
+        return self.rows_in_use()["rows"]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,9 @@ Cache = FullCache | QuantizedCache | SlidingCache
 LAZY_TOKENS = 16
 """A longer chunk is evaluated layer by layer: then what one layer takes on the way is all that is ever taken, and can
 be planned (`gemma_mlx/memory.py`). For a few tokens the device would wait for the host more than it works."""
+LAZY_PAIRS = 1 << 18
+"""A few tokens over more pairs of query and key are evaluated up to each full layer: MLX holds what a layer took until
+the device is done with it, and the host runs far ahead."""
 MLP_TOKENS = 512
 """Tokens that an MLP takes at once: its inner rows are four times as wide as all else, and a picture, which is a chunk
 of its own, may have 1,120."""
@@ -77,6 +80,8 @@ class SlidingAttention(nn.Module):
                     mask=block.mask,
                 )
             )
+            if len(blocks) > 2:
+                mx.eval(outputs[-1])  # or all blocks of a large picture would hold their scores side by side
         return self.o_proj(_join_heads(mx.concatenate(outputs, axis=2)))
 
 
@@ -200,8 +205,9 @@ class Decoder(nn.Module):
         offset, length = caches[0].offset, x.shape[1]
         sliding = sliding_blocks(offset, length, self._config.sliding_window, images, block_sizes.sliding_tokens)
         full = full_blocks(offset, length, block_sizes)
+        many_pairs = length > 1 and length * (offset + length) > LAZY_PAIRS
         for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, cache, sliding if layer.is_sliding else full)
-            if length > LAZY_TOKENS:
+            if length > LAZY_TOKENS or (many_pairs and not layer.is_sliding):
                 mx.eval(x, cache.state())
         return self.norm(x)

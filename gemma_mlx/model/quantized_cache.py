@@ -13,7 +13,6 @@ quantized once, by itself, when it comes; rewind and replay, and chunks of any l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ import mlx.core as mx
 
 from gemma_mlx.config import TextConfig
 from gemma_mlx.errors import UsageError
-from gemma_mlx.model.cache import RewindError
+from gemma_mlx.model.cache import STEP_TOKENS, RowBuffers
 from gemma_mlx.model.masks import QueryBlock
 from gemma_mlx.model.shared_rows import attend_blocks
 
@@ -37,8 +36,8 @@ one thread group 32 rows, 32 columns and all the keys, so that one long run woul
 
 def check_kv_bits(text: TextConfig, kv_bits: int | None) -> None:
     """Raises UsageError unless the full layers' rows can be kept so: None for the computing type, or 8."""
-    if kv_bits not in (None, BITS):
-        raise UsageError(f"kv_bits is {kv_bits}; take 8, or None for rows that are not quantized")
+    if kv_bits is not None and (type(kv_bits) is not int or kv_bits != BITS):
+        raise UsageError(f"kv_bits is {kv_bits!r}; take 8, or None for rows that are not quantized")
     if kv_bits is not None:
         group_size(text.global_head_dim, text.rotated_dims)
 
@@ -134,82 +133,22 @@ def attend_packed_rows(queries: mx.array, rows: PackedRows, blocks: list[QueryBl
     return attend_blocks(queries, rows.shared.codes.shape[1], blocks, rows.scores, rows.values)
 
 
-class QuantizedCache:
-    """One row per position, for ever, as a `FullCache`, but at 8 bit. Raises UsageError where no group fits."""
+class QuantizedCache(RowBuffers):
+    """Rows at 8 bit. Raises UsageError where no group fits."""
 
-    def __init__(self, head_dims: int, rotated_dims: int, step_tokens: int = 1024) -> None:
-        self.offset = 0
+    def __init__(self, head_dims: int, rotated_dims: int, step_tokens: int = STEP_TOKENS) -> None:
+        super().__init__(ARRAYS, step_tokens)
         self._group_size = group_size(head_dims, rotated_dims)
         self._bounds = [rotated_dims, head_dims]
-        self._step_tokens = step_tokens
-        self._reserved_tokens = 0
-        self._buffers: list[mx.array] = []
-
-    @property
-    def nbytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self._buffers)
-
-    def reserve(self, tokens: int) -> None:
-        """Makes room for `tokens` positions in all: now, or with the first rows."""
-        self._reserved_tokens = tokens
-        if self._buffers:
-            self._grow(tokens)
 
     def update(self, rows: mx.array) -> PackedRows:
         """Appends `rows` [B, K, L, R] and returns all of them."""
         parts = [pack(part, self._group_size) for part in mx.split(rows, self._bounds, axis=-1)]
-        arrays = [array for part in parts for array in part]
-        end = self.offset + rows.shape[2]
-        if not self._buffers:
-            self._buffers = [mx.zeros((*array.shape[:2], 0, array.shape[3]), dtype=array.dtype) for array in arrays]
-        self._grow(end)
-        for buffer, array in zip(self._buffers, arrays, strict=True):
-            buffer[..., self.offset : end, :] = array
-        self.offset = end
-        return self.rows()
+        return self._packed(self._append([array for part in parts for array in part]))
 
     def rows(self) -> PackedRows:
         """All rows; there must be some."""
-        used = list(self.rows_in_use().values())
+        return self._packed(list(self.rows_in_use().values()))
+
+    def _packed(self, used: list[mx.array]) -> PackedRows:
         return PackedRows(Packed(*used[:3]), Packed(*used[3:6]), Packed(*used[6:]), self._group_size)
-
-    def rewind(self, tokens: int) -> None:
-        """Forgets the last `tokens` positions."""
-        if not 0 <= tokens <= self.offset:
-            raise RewindError(f"cannot rewind {tokens} tokens of {self.offset}")
-        self.offset -= tokens
-
-    def state(self) -> list[mx.array]:
-        """The arrays to evaluate."""
-        return list(self._buffers)
-
-    def rows_in_use(self) -> dict[str, mx.array]:
-        """Every array by name, as far as it holds positions: views of the buffers, [B, K, S, ..]."""
-        names = ARRAYS if self._buffers else ()
-        return {name: buffer[..., : self.offset, :] for name, buffer in zip(names, self._buffers, strict=True)}
-
-    def refill(self, offset: int, arrays: Mapping[str, mx.array]) -> None:
-        """The state becomes the one at `offset` whose `rows_in_use` are `arrays`. ValueError where it cannot be."""
-        buffers = []
-        for name in ARRAYS:
-            array = arrays[name]
-            if array.shape[2] != offset:
-                raise ValueError(f"{name} of a full layer has {array.shape[2]} rows, not {offset}")
-            buffers.append(self._in_steps(array, max(offset, self._reserved_tokens)))
-        self.offset, self._buffers = offset, buffers
-
-    def _grow(self, tokens: int) -> None:
-        """Room for `tokens` positions; one array after the other, so that one old one stays at most."""
-        if tokens > self._buffers[0].shape[2]:
-            for index in range(len(self._buffers)):
-                used = self._buffers[index][..., : self.offset, :]
-                self._buffers[index] = self._in_steps(used, max(tokens, self._reserved_tokens))
-
-    def _in_steps(self, rows: mx.array, tokens: int) -> mx.array:
-        """A buffer with room for `tokens` positions, in whole steps, that begins with `rows`."""
-        batch, heads, count, width = rows.shape
-        capacity = -(-tokens // self._step_tokens) * self._step_tokens
-        buffer = mx.zeros((batch, heads, capacity, width), dtype=rows.dtype)
-        buffer[..., :count, :] = rows
-        mx.eval(buffer)
-        return buffer

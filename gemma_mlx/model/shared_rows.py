@@ -118,7 +118,9 @@ def attend_blocks(
             assert block.mask == "causal"
             scores = _causal(scores, length)
         weights = mx.softmax(scores, axis=-1, precise=True)
+        del scores  # nobody else holds them when they are evaluated, so that softmax works in place
         output = values_of(weights, block.key_start, block.key_stop)
+        del weights
         output = output.reshape(batch, heads, length, dims)  # [B, H, L, D]
         if len(blocks) > 1:
             mx.eval(output)  # or MLX would work on all blocks side by side, and hold the scores of every one

@@ -78,7 +78,7 @@ def cut_note(reply: Reply, max_tokens: int) -> str | None:
     if reply.finish_reason != "length":
         return None
     if reply.generated_tokens < max_tokens:
-        return f"the answer was cut after {reply.generated_tokens:,} tokens: the model's context is full"
+        return f"the answer was cut after {reply.generated_tokens:,} tokens: the context is full"
     return f"the answer was cut after {max_tokens:,} tokens; -n sets another limit"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -67,9 +68,21 @@ def memory(
         shown = Output(quiet)
         show_warnings_in_one_line(shown)
         folder = output_folder if again is None else again.parent
-        picture = plot or (folder / "memory" if folder else None)
+        picture = _picture(plot) if plot is not None else folder / "memory" if folder else None
         if again is not None:
-            _refuse_beside_from({"-m": model, "--contexts": contexts, "--peer": peers, "--output": output_folder})
+            _refuse_beside_from(
+                {
+                    "-m": model,
+                    "--contexts": contexts is not None,
+                    "--layouts": layouts is not None,
+                    "--dtype": dtype is not None,
+                    "--kv-bits": kv_bits,
+                    "--memory": ram is not None,
+                    "--peer": peers,
+                    "--needle": needle,
+                    "--output": output_folder,
+                }
+            )
             report = _read(again, picture)
         else:
             from benchmarks.memory import Series
@@ -94,6 +107,17 @@ def memory(
             raise SystemExit(INTERRUPTED)
         if all("error" in point for point in report["points"]):
             raise SystemExit(1)
+
+
+def _picture(plot: Path) -> Path:
+    """`plot`, where a file of that name could be written: nobody wants to hear of it after hours of measuring."""
+    if not plot.name or (plot.parent.exists() and not os.access(plot.parent, os.W_OK | os.X_OK)):
+        raise UsageError(f"--plot {str(plot)!r} cannot be written; name a file in a folder of your own")
+    try:
+        plot.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--plot {str(plot)!r} cannot be written ({error.strerror}); name another file") from None
+    return plot
 
 
 def _refuse_beside_from(given: dict[str, object]) -> None:

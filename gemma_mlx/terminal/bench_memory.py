@@ -100,11 +100,12 @@ class MemoryRun:
 
 
 def finish(report: Report, output: Output, picture: Path | None, *, show_table: bool) -> None:
-    """Table, picture, and the JSON line."""
+    """Table, the JSON line, and the picture, which may fail."""
     output.clear_status()
     if show_table:
         for line in [*_table(report), *_needle_table(report)]:
             output.note(line)
+    write_stdout(one_line(report) + "\n")
     if picture is not None and report["points"]:
         from benchmarks.memory_plot import draw
 
@@ -113,7 +114,6 @@ def finish(report: Report, output: Output, picture: Path | None, *, show_table: 
         except OSError as error:
             raise GemmaError(f"cannot write the plot {str(picture)!r}: {error.strerror}; name another place") from None
         output.note(f"drawn: {png} and {svg}")
-    write_stdout(one_line(report) + "\n")
 
 
 def _outcome(point: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def _message(error: Exception) -> str:
 
 
 def show_warnings_in_one_line(output: Output) -> None:
-    """A GemmaWarning becomes a note; warnings of libraries are for developers and stay silent."""
+    """A GemmaWarning is said, quiet or not; warnings of libraries are for developers and stay silent."""
 
     def show(
         message: Warning | str,
@@ -72,7 +72,7 @@ def show_warnings_in_one_line(output: Output) -> None:
         line: str | None = None,
     ) -> None:
         if issubclass(category, GemmaWarning):
-            output.note(f"warning: {message}")
+            output.say(f"warning: {message}")
 
     warnings.simplefilter("always", GemmaWarning)
     warnings.showwarning = show

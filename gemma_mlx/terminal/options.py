@@ -28,10 +28,11 @@ def _detail(value: int | None) -> int | None:
 
 def tokens(text: str) -> int:
     """A number of tokens: 262144, 262,144 or 256k."""
-    found = re.fullmatch(r"([0-9]{1,9})(k?)", text.strip().lower().replace(",", "").replace("_", ""))
-    if not found or not int(found[1]):
+    found = re.fullmatch(r"([0-9]{1,9}|[0-9]{1,3}(?:,[0-9]{3})+)(k?)", text.strip().lower())
+    count = int(found[1].replace(",", "")) if found else 0
+    if not found or not count:
         raise typer.BadParameter(f"{text!r} is not a number of tokens: write 32768 or 32k")
-    return int(found[1]) * (1024 if found[2] else 1)
+    return count * (1024 if found[2] else 1)
 
 
 def _kv_bits(value: int | None) -> int | None:

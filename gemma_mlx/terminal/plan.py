@@ -91,8 +91,6 @@ def _planner(folder: Path, memory: str | None, recipe: str | None, kv_bits: int 
 
 def as_object(folder: Path, planner: Planner, planned: Plan) -> dict[str, Any]:
     """The plan as `--json` says it."""
-    from gemma_mlx.memory import RESERVE_BYTES
-
     return {
         "model": folder.resolve().name,
         "miniature": planner.config.is_miniature,
@@ -101,7 +99,7 @@ def as_object(folder: Path, planner: Planner, planned: Plan) -> dict[str, Any]:
         "kv_bits": planned.kv_bits,
         **{name: getattr(planned, name) for name in PARTS},
         "total_bytes": planned.total_bytes,
-        "reserve_bytes": RESERVE_BYTES,
+        "reserve_bytes": planned.reserve_bytes,
         "limit_bytes": planned.limit_bytes,
         "missing_bytes": planned.missing_bytes,
         "fits": planned.fits,
@@ -114,7 +112,7 @@ def as_object(folder: Path, planner: Planner, planned: Plan) -> dict[str, Any]:
 
 def _table(folder: Path, planner: Planner, planned: Plan) -> list[str]:
     """The same for people: a column for rows as they are, and one for 8-bit rows."""
-    from gemma_mlx.memory import RELEASED_DRAFTER_BYTES, RESERVE_BYTES, readable
+    from gemma_mlx.memory import RELEASED_DRAFTER_BYTES, readable
 
     packed = planner.with_8_bit_rows()
     planners = [planner] if packed is None else [planner, packed]
@@ -128,7 +126,7 @@ def _table(folder: Path, planner: Planner, planned: Plan) -> list[str]:
             rows.append((label, [readable(size_bytes) for size_bytes in sizes_bytes]))
     rows += [
         ("together", [readable(plan.total_bytes) for plan in plans]),
-        ("reserve", [readable(RESERVE_BYTES)] * len(plans)),
+        ("reserve", [readable(plan.reserve_bytes) for plan in plans]),
         (f"in {readable(planned.limit_bytes)}", [_verdict(plan) for plan in plans]),
         ("largest context", [_largest(planner) for planner in planners]),
     ]

@@ -1,30 +1,27 @@
-"""A session comes back from its file as it was, or not at all, whatever happened to the file or to who wrote it."""
+"""A session comes back from its file as it was, or not at all, whatever happened to the file."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
-import resource
-import stat
-import subprocess
-import sys
-import time
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
+import gemma_mlx
 from gemma_mlx import Gemma
 from gemma_mlx.config import Config
+from gemma_mlx.decoding.contents import Contents
 from gemma_mlx.decoding.prefill import SoftTokens
-from gemma_mlx.decoding.saved_session import Identity, UnusableError, check_target, resume, save
-from gemma_mlx.decoding.session import Contents, Session
-from gemma_mlx.errors import GemmaError, UsageError
+from gemma_mlx.decoding.saved_session import Identity, UnusableError, code, resume, save, source_hash
+from gemma_mlx.decoding.session import Session
 from gemma_mlx.model.gemma4 import Gemma4
-from gemma_mlx.replace_file import replacing
 from gemma_mlx.weights import load_model
 from tests.decoding.test_session import LONG, close, cold, picture
 
@@ -136,15 +133,6 @@ def test_other_readers_of_safetensors_see_the_rows_of_the_caches(tiny_model: Gem
         assert np.array_equal(np.array(arrays[name]), np.array(array))
 
 
-def test_only_the_owner_can_read_it(tiny_model: Gemma4, path: Path) -> None:
-    beside = path.with_name("session.new")
-    beside.write_bytes(b"left by a writer that was killed")
-    beside.chmod(0o644)
-    save(Session(tiny_model), path, IDENTITY)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert not beside.exists()
-
-
 def test_bfloat16_comes_back_bit_for_bit(tiny_folder: Path, tiny_config: Config, path: Path) -> None:
     model = load_model(tiny_folder, tiny_config, mx.bfloat16)
     session = Session(model)
@@ -196,7 +184,7 @@ def test_a_cut_file_is_found(tiny_model: Gemma4, saved: bytes, path: Path, kept:
         ({"model": "b"}, "it is of another model"),
         ({"template": "b"}, "it was made with another chat template"),
         ({"dtype": "bfloat16"}, "it was computed in float32, this model computes in bfloat16"),
-        ({"code": "9.9 (cache 9)"}, "it was saved by gemma-mlx 0.1.0 (cache 1), this is 9.9 (cache 9)"),
+        ({"code": "9.9 (sources 9)"}, f"it was saved by gemma-mlx {IDENTITY.code}, this is 9.9 (sources 9)"),
     ],
 )
 def test_a_session_of_something_else_is_refused_with_its_own_reason(
@@ -240,136 +228,54 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(tiny_model: Gemma4, path
     assert why_not(tiny_model, path) == "it is not a file"
 
 
-def test_only_a_session_is_ever_replaced(tiny_model: Gemma4, path: Path) -> None:
-    path.write_text("The only copy of a thesis. " * 10, encoding="utf-8")
-    with pytest.raises(UsageError, match="is no saved session"):
-        save(Session(tiny_model), path, IDENTITY)
-    assert path.read_text(encoding="utf-8").startswith("The only copy")
-    link = path.with_name("link")
-    link.symlink_to(path)
-    for place in (link, path.parent, Path(os.devnull)):
-        with pytest.raises(UsageError, match="not an ordinary file"):
-            check_target(place)
-    with pytest.raises(UsageError, match="there is no folder"):
-        check_target(path.parent / "missing" / "session")
-    with pytest.raises(UsageError, match="File name too long"):
-        check_target(path.with_name("n" * 300))
-    path.write_bytes(b"")
-    check_target(path)
-
-
-def test_a_session_with_an_answer_on_its_way_is_not_saved(tiny_model: Gemma4, path: Path) -> None:
-    session = Session(tiny_model)
-    session.prefill(LONG)
-    save(session, path, IDENTITY)
-    tiny_model(tiny_model.embed_tokens(mx.array([[50]])), session.caches)
-    with pytest.raises(UsageError, match="an answer is still on its way"):
-        save(session, path, IDENTITY)
-    assert resumed(tiny_model, path).offset == len(LONG)
-
-
-def test_a_full_disk_leaves_the_old_file(tiny_model: Gemma4, media: list[SoftTokens], path: Path) -> None:
-    session = Session(tiny_model)
-    session.prefill(LONG[:6])
-    save(session, path, IDENTITY)
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(GemmaError, match=r"cannot save the session to .*; free space") as caught:
-            save(spoken(tiny_model, media), path, IDENTITY)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_two_writers_do_not_mix(tiny_model: Gemma4, path: Path) -> None:
-    with replacing(path) as stream:
-        with pytest.raises(GemmaError, match=r"another process is writing session\.new"):
-            save(Session(tiny_model), path, IDENTITY)
-        stream.write(b"whole")
-    assert path.read_bytes() == b"whole"
-
-
-def filled(model: Gemma4, tokens: int) -> Session:
-    """A session of `tokens` positions whose full layers hold random rows: a prefill would take its time."""
-    session = Session(model)
-    session.prefill(LONG)
-    contents = session.contents()
-    arrays = {
-        name: mx.random.normal((1, 1, tokens, array.shape[3])) if name.endswith("rows") else array
-        for name, array in contents.arrays.items()
-    }
-    session.refill(Contents([5] * tokens, [], arrays))
-    return session
-
-
-def test_saving_and_resuming_copy_no_more_than_a_layer(tiny_model: Gemma4, path: Path) -> None:
-    session = filled(tiny_model, 20_000)
-    layer_bytes = max(array.nbytes for array in session.contents().arrays.values())
-    assert layer_bytes > 2_000_000
-    tracemalloc.start()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
-    save(session, path, IDENTITY)
-    copied = tracemalloc.get_traced_memory()[1]
-    known_bytes = 100 * session.offset  # what stands at each position, as Python and as JSON
-    assert mx.get_peak_memory() < before + layer_bytes / 4
-    assert copied < known_bytes + layer_bytes / 4
-    again = Session(tiny_model)
-    before = mx.get_active_memory()
-    tracemalloc.reset_peak()
-    mx.reset_peak_memory()
-    resume(again, path, IDENTITY)
-    assert tracemalloc.get_traced_memory()[1] < 2 * known_bytes + layer_bytes / 4
-    assert mx.get_peak_memory() < before + again.nbytes + 1.2 * layer_bytes
-    tracemalloc.stop()
-
-
-_SAVE_IN_TURN = """
-import sys
-from pathlib import Path
-from gemma_mlx.config import read_config
-from gemma_mlx.decoding.saved_session import Identity, resume, save
-from gemma_mlx.decoding.session import Session
-from gemma_mlx.weights import load_model
-
-identity, sessions = Identity("a model", "a template", "float32"), []
-model = load_model(Path(sys.argv[1]), read_config(Path(sys.argv[1])))
-for file in sys.argv[3:]:
-    sessions.append(Session(model))
-    resume(sessions[-1], Path(file), identity)
-while True:
-    for session in sessions:
-        save(session, Path(sys.argv[2]), identity)
-        print("saved", flush=True)
-"""
-
-
-def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new_session(
-    tiny_model: Gemma4, tiny_folder: Path, path: Path
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({}, None),
+        ({"rows": {}}, "it is damaged"),
+        ({"snapshot_offsets": [45, 9999]}, "it is damaged"),
+        ({"snapshot_offsets": [-1, 118]}, "it is damaged"),
+        ({"snapshot_offsets": None}, "it is damaged"),
+        ({"keys": list(range(50))}, "it is damaged"),
+    ],
+)
+def test_what_does_not_fit_is_found_also_under_a_right_digest(
+    tiny_model: Gemma4, saved: bytes, path: Path, changed: dict[str, Any], why: str | None
 ) -> None:
-    prompts = [[3 + (7 * i + which) % 90 for i in range(1000 + which)] for which in (0, 1)]
-    expected = [cold(tiny_model, [*prompt, *MORE]) for prompt in prompts]
-    files = [path.with_name(f"session-{which}") for which in (0, 1)]
-    for prompt, file in zip(prompts, files, strict=True):
-        session = Session(tiny_model)
-        session.prefill(prompt)
-        save(session, file, IDENTITY)
-    command = [sys.executable, "-c", _SAVE_IN_TURN, *map(str, [tiny_folder, path, *files])]
-    draw, left_over = random.Random(), 0
-    for _ in range(8):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as writer:
-            assert writer.stdout is not None
-            assert writer.stdout.readline()
-            time.sleep(draw.random() * 0.03)
-            writer.kill()
-        left_over += path.with_name("session.new").exists()
-        session = resumed(tiny_model, path)
-        which = session.offset - 1000
-        hidden, reused = session.prefill([*prompts[which], *MORE])
-        assert reused == len(prompts[which])
-        assert close(hidden, expected[which])
-    assert left_over, "no writer was killed while it wrote"
+    header_bytes = int.from_bytes(saved[:8], "little")
+    header = json.loads(saved[8 : 8 + header_bytes])
+    metadata = header.pop("__metadata__")
+    rows = changed.get("rows", header)
+    metadata["known"] = json.dumps(json.loads(metadata["known"]) | changed)
+    metadata["header_sha256"] = "0" * 64
+    blank = json.dumps({"__metadata__": metadata, **rows}).encode()
+    whole = blank.replace(b"0" * 64, hashlib.sha256(blank).hexdigest().encode(), 1)
+    path.write_bytes(len(whole).to_bytes(8, "little") + whole + saved[8 + header_bytes :])
+    if why is None:
+        assert resumed(tiny_model, path).offset == len(LONG) + 80
+    else:
+        assert why_not(tiny_model, path) == why
+
+
+def test_a_bug_of_ours_is_not_told_as_damage(tiny_model: Gemma4, saved: bytes, path: Path) -> None:
+    class Broken(Session):
+        def refill(self, contents: Contents) -> None:
+            raise AttributeError("a bug")
+
+    path.write_bytes(saved)
+    with pytest.raises(AttributeError, match="a bug"):
+        resume(Broken(tiny_model), path, IDENTITY)
+
+
+def test_any_change_of_the_sources_is_other_code(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    found = []
+    for name, text in [("a.py", "x = 1"), ("a.py", "x = 2"), ("model/b.py", "y = 1"), ("model/c.txt", "z")]:
+        (tmp_path / name).write_text(text)
+        found.append(source_hash(tmp_path))
+    (tmp_path / "model" / "b.py").rename(tmp_path / "b.py")
+    found.append(source_hash(tmp_path))
+    assert found[2] == found[3]
+    assert len(set(found)) == 4
+    assert source_hash(Path(gemma_mlx.__file__).parent)[:16] in code()
+    assert gemma_mlx.__version__ in code()

@@ -236,7 +236,7 @@ def test_a_cache_never_replaces_another_file(run: Run, tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_saved_costs_no_answer(run: Run, tmp_path: Path) -> None:
     cache = tmp_path / "c"
-    (tmp_path / "c.new").mkdir()
+    (tmp_path / ".c.gemma-mlx-new").mkdir()
     ended = run("ask", "Hello", "--cache", cache, "-n", 2)
     assert ended.code == 0
     assert ended.out.strip()
