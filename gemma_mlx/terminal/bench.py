@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
-from gemma_mlx.terminal.bench_memory import MemoryRun, finish
+from gemma_mlx.terminal.bench_memory import MemoryRun, finish_memory
+from gemma_mlx.terminal.bench_report import read_again, refuse_beside_from
 from gemma_mlx.terminal.failures import INTERRUPTED, exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output
-
-if TYPE_CHECKING:
-    from benchmarks.report import Report
 
 _DTYPES = {"bf16": "bfloat16", "float32": "float32"}
 _LAYOUTS = ("shared", "plain")
@@ -69,8 +67,10 @@ def memory(
         folder = output_folder if again is None else again.parent
         picture = plot or (folder / "memory" if folder else None)
         if again is not None:
-            _refuse_beside_from({"-m": model, "--contexts": contexts, "--peer": peers, "--output": output_folder})
-            report = _read(again, picture)
+            refuse_beside_from({"-m": model, "--contexts": contexts, "--peer": peers, "--output": output_folder})
+            from benchmarks.memory import FORM
+
+            report = read_again(FORM, again, picture)
         else:
             from benchmarks.memory import Series
             from gemma_mlx.home import find_model
@@ -89,25 +89,11 @@ def memory(
             )
             run = MemoryRun(series, shown, output_folder, picture, _depths(depths, needle))
             report = run()
-        finish(report, shown, picture, show_table=not as_json)
+        finish_memory(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):
             raise SystemExit(INTERRUPTED)
         if all("error" in point for point in report["points"]):
             raise SystemExit(1)
-
-
-def _refuse_beside_from(given: dict[str, object]) -> None:
-    if named := [option for option, value in given.items() if value]:
-        raise UsageError(f"{named[0]} has no effect with --from, which measures nothing; leave it out")
-
-
-def _read(file: Path, picture: Path | None) -> Report:
-    from benchmarks.memory_plot import require_matplotlib
-    from benchmarks.report import read_report
-
-    if picture is not None:
-        require_matplotlib()
-    return read_report(file)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> list[_Number]:
