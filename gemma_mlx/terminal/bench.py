@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
+from gemma_mlx.terminal.bench_drafting import DraftingRun, compare, finish_drafting
 from gemma_mlx.terminal.bench_memory import MemoryRun, finish_memory
 from gemma_mlx.terminal.bench_report import read_again, refuse_beside_from
 from gemma_mlx.terminal.failures import INTERRUPTED, exit_codes, show_warnings_in_one_line
@@ -29,6 +30,17 @@ _DEPTHS = "0.1,0.3,0.5,0.7,0.9"
 _DEPTHS_HELP = "Where --needle hides the number: from 0, the beginning, to 1, the end."
 _OUTPUT_HELP = "Keep the points in DIR/memory.json, go on from them, and draw DIR/memory.png and .svg."
 _FROM_HELP = "Show and draw a memory.json again, without measuring."
+_MAX_DEPTH = 8
+_DRAFT_DEPTHS = "0,1,2,3,4,6,8"
+_DRAFT_DEPTHS_HELP = "How many tokens to draft at a time, 0 to 8. The controller's own choice is always measured."
+_PROMPTS_HELP = (
+    "One prompt a line, or JSON Lines with text, kind, image and audio. Default: some of each kind that come along."
+)
+_DRAFT_HELP = "Who drafts. With auto: the drafter at each depth, and for the controller also what was said before."
+_MAX_TOKENS_HELP = "Most tokens of an answer."
+_RUNS_HELP = "How often each answer is made with and without drafts."
+_DRAFTING_OUTPUT_HELP = "Keep the points in DIR/drafting.json, go on from them, and draw DIR/drafting.png and .svg."
+_DRAFTING_FROM_HELP = "Show and draw a drafting.json again, without measuring."
 _Number = TypeVar("_Number", int, float)
 
 
@@ -94,6 +106,55 @@ def memory(
             raise SystemExit(INTERRUPTED)
         if all("error" in point for point in report["points"]):
             raise SystemExit(1)
+
+
+def drafting(
+    model: flag.Model = None,
+    drafter: flag.DrafterFolder = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_PROMPTS_HELP)] = None,
+    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2, metavar="N", help=_MAX_TOKENS_HELP)] = 64,
+    draft: Annotated[Literal["auto", "mtp", "lookup"], typer.Option("--draft", help=_DRAFT_HELP)] = "auto",
+    depths: Annotated[
+        str | None, typer.Option("--depths", metavar="N,N", help=_DRAFT_DEPTHS_HELP, show_default=_DRAFT_DEPTHS)
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, metavar="N", help=_RUNS_HELP)] = 3,
+    dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
+    kv_bits: flag.KvBits = None,
+    output_folder: Annotated[Path | None, typer.Option("--output", metavar="DIR", help=_DRAFTING_OUTPUT_HELP)] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw FILE.png and FILE.svg.")] = None,
+    again: Annotated[Path | None, typer.Option("--from", metavar="FILE", help=_DRAFTING_FROM_HELP)] = None,
+    as_json: flag.Json = False,
+    quiet: flag.Quiet = False,
+) -> None:
+    """Measure what drafting gains: the same greedy answers with and without, in turn.
+
+    \b
+    gemma-mlx bench drafting -m gemma-4bit --output results
+    gemma-mlx bench drafting --prompts mine.txt --depths 2,4 --runs 5
+    """
+    with exit_codes(as_json):
+        shown = Output(quiet)
+        show_warnings_in_one_line(shown)
+        folder = output_folder if again is None else again.parent
+        picture = plot or (folder / "drafting" if folder else None)
+        if again is not None:
+            from benchmarks.drafting import FORM
+
+            refuse_beside_from({"-m": model, "--drafter": drafter, "--prompts": prompts, "--output": output_folder})
+            report = read_again(FORM, again, picture)
+        else:
+            computing = _named("--dtype", [dtype], tuple(_DTYPES))[0] if dtype else None
+            tried = sorted(set(_numbers("--depths", depths or _DRAFT_DEPTHS, int)))
+            if not 0 <= tried[0] <= tried[-1] <= _MAX_DEPTH:
+                raise UsageError(f"--depths {depths!r}: from 0 to {_MAX_DEPTH} tokens can be drafted at a time")
+            comparison = compare(model, drafter, prompts, draft, tried, max_tokens, runs)
+            run = DraftingRun(
+                comparison, _DTYPES[computing] if computing else None, kv_bits, shown, output_folder, picture
+            )
+            report = run()
+        finish_drafting(report, shown, picture, show_table=not as_json)
+        if report.get("interrupted"):
+            raise SystemExit(INTERRUPTED)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> list[_Number]:
