@@ -36,6 +36,17 @@ class Watched:
         self.rule.record(plan, accepted, seconds, steady=steady)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """An answer, and the seconds from the end of its prompt to its last token.
+
+    Not from its first token on: what drafts make that one wait for counts, too.
+    """
+
+    reply: Reply
+    seconds: float
+
+
 @dataclass
 class Places:
     """By place in a draft, how many tokens were drafted and how many came out. None beyond an answer's end counts."""
@@ -65,11 +76,11 @@ class Places:
 class Run:
     """Each prompt once with and once without drafts."""
 
-    plain: list[Reply] = field(default_factory=list)
-    drafted: list[Reply] = field(default_factory=list)
+    plain: list[Timed] = field(default_factory=list)
+    drafted: list[Timed] = field(default_factory=list)
     watched: list[Watched] = field(default_factory=list)
 
-    def add(self, plain: Reply, drafted: Reply, watched: Watched) -> None:
+    def add(self, plain: Timed, drafted: Timed, watched: Watched) -> None:
         self.plain.append(plain)
         self.drafted.append(drafted)
         self.watched.append(watched)
@@ -93,9 +104,9 @@ class Tally:
         plain_tps = [_tps(run.plain) for run in self._runs]
         drafted_tps = [_tps(run.drafted) for run in self._runs]
         pairs = zip(plain_tps, drafted_tps, strict=True)
-        ratios = [drafted / plain for plain, drafted in pairs if plain and drafted]
+        ratios = [drafted / plain for plain, drafted in pairs]
         plain, drafted = (
-            [reply for run in self._runs for reply in getattr(run, name)] for name in ("plain", "drafted")
+            [timed.reply for run in self._runs for timed in getattr(run, name)] for name in ("plain", "drafted")
         )
         differing = sum(one.tokens != other.tokens for one, other in zip(plain, drafted, strict=True))
         return {
@@ -105,9 +116,9 @@ class Tally:
             **self._counts(drafted),
             "plain_tps": median(plain_tps),
             "drafted_tps": median(drafted_tps),
-            "ratio": median(ratios) if ratios else None,
-            "ratio_min": min(ratios, default=None),
-            "ratio_max": max(ratios, default=None),
+            "ratio": median(ratios),
+            "ratio_min": min(ratios),
+            "ratio_max": max(ratios),
             "ratios": [round(ratio, 4) for ratio in ratios],
             "plain_first_token_s": median(reply.time_to_first_token_s for reply in plain),
             "drafted_first_token_s": median(reply.time_to_first_token_s for reply in drafted),
@@ -117,8 +128,8 @@ class Tally:
     def _counts(self, drafted: Sequence[Reply]) -> Figures:
         places = Places()
         for run in self._runs:
-            for watched, reply in zip(run.watched, run.drafted, strict=True):
-                places.add(watched.rounds, reply)
+            for watched, timed in zip(run.watched, run.drafted, strict=True):
+                places.add(watched.rounds, timed.reply)
         tokens, passes, drafts, accepted = (
             sum(getattr(reply, name) for reply in drafted)
             for name in ("generated_tokens", "target_passes", "drafted_tokens", "accepted_tokens")
@@ -154,11 +165,8 @@ class Tally:
         }
 
 
-def _tps(replies: Sequence[Reply]) -> float:
-    """Tokens after the first ones by the seconds that they took; 0 where there are none."""
-    timed = [(reply.generated_tokens - 1, reply.generation_tps) for reply in replies if reply.generation_tps]
-    seconds = sum(tokens / tps for tokens, tps in timed)
-    return sum(tokens for tokens, _ in timed) / seconds if seconds else 0.0
+def _tps(answers: Sequence[Timed]) -> float:
+    return sum(timed.reply.generated_tokens for timed in answers) / sum(timed.seconds for timed in answers)
 
 
 def _mean(values: Sequence[float]) -> float | None:

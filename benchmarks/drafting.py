@@ -8,18 +8,18 @@ now the one first and now the other. Counts are over all runs; a ratio of speeds
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.draft_tally import Run, Tally, Watched
+from benchmarks.draft_tally import Run, Tally, Timed, Watched
 from benchmarks.machine import fingerprint, machine_name, mlx_version, on_cpu
 from benchmarks.point import DTYPES
 from benchmarks.prompts import Prompt, digest
 from benchmarks.report import Form
 from gemma_mlx import __version__
-from gemma_mlx.answer import Reply
 from gemma_mlx.decoding.costs import MAX_DEPTH, measure_costs
 from gemma_mlx.decoding.depth import DepthController, FixedDepth
 from gemma_mlx.decoding.speculate import DepthRule, DraftMode
@@ -155,11 +155,19 @@ class Bench:
             tally.add(pairs)
         return {**facts, **tally.figures(controlled=depth is None)}
 
-    def _answer(self, messages: list[dict[str, Any]], draft: DraftMode, rule: DepthRule) -> Reply:
-        gemma = self._gemma
+    def _answer(self, messages: list[dict[str, Any]], draft: DraftMode, rule: DepthRule) -> Timed:
+        gemma, prompt_ends_s = self._gemma, [0.0]
         before, gemma.depth_rule = gemma.depth_rule, rule
         try:
-            sampling = gemma.sampling(temperature=0.0)
-            return gemma.reply(messages, draft=draft, sampling=sampling, max_tokens=self._comparison.max_tokens)
+            answer = gemma.stream(
+                messages,
+                draft=draft,
+                sampling=gemma.sampling(temperature=0.0),
+                max_tokens=self._comparison.max_tokens,
+                progress=lambda done, _: prompt_ends_s.append(time.perf_counter()),
+            )
+            for _ in answer:
+                pass
+            return Timed(answer.reply, time.perf_counter() - prompt_ends_s[-1])
         finally:
             gemma.depth_rule = before

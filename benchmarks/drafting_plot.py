@@ -79,14 +79,13 @@ def _draw_places(axes: Axes, kind: str, points: Points, look: tuple[str, str, st
 def _draw_speeds(axes: Axes, points: Points, look: tuple[str, str, str], shift: float) -> None:
     """Medians with their span over the runs; the controller's stands in a column of its own, and as a line."""
     colour, mark, line = look
-    timed = [point for point in points if point["ratio"] is not None]
-    fixed = sorted((point for point in timed if point["depth"] is not None), key=lambda point: int(point["depth"]))
+    fixed = sorted((point for point in points if point["depth"] is not None), key=lambda point: int(point["depth"]))
     bars: dict[str, Any] = {"color": colour, "marker": mark, "elinewidth": 0.8, "capsize": 2}
     if fixed:
         depths = [point["depth"] + shift for point in fixed]
         ratios = [point["ratio"] for point in fixed]
         axes.errorbar(depths, ratios, yerr=_spans(fixed), linestyle=line, linewidth=1.6, **bars)
-    for point in timed:
+    for point in points:
         if point["depth"] is None:
             axes.axhline(point["ratio"], color=colour, linestyle=line, linewidth=0.7, alpha=0.6)
             axes.errorbar(_chosen_at(points) + shift, point["ratio"], yerr=_spans([point]), linestyle="none", **bars)

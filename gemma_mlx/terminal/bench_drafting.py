@@ -134,7 +134,8 @@ def _table(report: Report) -> list[str]:
         rows.append([point["kind"], _depth(point), *speeds, *ratios, *counts])
     about = (
         f"{report['model']} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
-        f"{report['mlx_version']}; greedy, at most {report['max_tokens']} tokens; medians of {report['runs']} runs"
+        f"{report['mlx_version']}; greedy, at most {report['max_tokens']} tokens, without the prompt's time; "
+        f"medians of {report['runs']} runs"
     )
     weights = f"the drafter takes {report['drafter_bytes'] / report['weights_bytes']:.1%} of the model's bytes"
     told = [weights] if report["drafter"] else ["no drafter: drafts are looked up in what was said before"]
