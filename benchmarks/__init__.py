@@ -1,6 +1,7 @@
 """Measurements, each behind a verb of `gemma-mlx bench`: what a run of the model takes, against what was planned.
 
     memory.py    bytes against context: our layout, the plain one, and peers; with needle.py, whether a window is used
+    drafting.py  speed with drafts against the speed without, and which drafts hold
     kv_error.py  what 8-bit rows cost in exactness
 
 Nothing here prints for a person: results are yielded, and `gemma_mlx.terminal.bench` shows them. What is measured in a

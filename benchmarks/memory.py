@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.machine import fingerprint, machine_name, mlx_version, on_cpu
 from benchmarks.peer_point import PEERS, PREFILL_TOKENS
 from benchmarks.point import DTYPES, PointSettings
+from benchmarks.report import Form
 from gemma_mlx import __version__
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.errors import UsageError
@@ -29,6 +30,14 @@ CONTEXTS = (4096, 32_768, 65_536, 131_072, 262_144)
 LAYOUTS = ("shared", "plain")
 MACS = ("16GB", "18GB", "24GB")
 SEED = 20260
+FORM = Form(
+    name="memory",
+    place=("context_tokens", "layout"),
+    drawn=frozenset({"mac_limits_bytes"}),
+    sorted_by="context_tokens",
+    lists=("points", "needle"),
+    replanned=("planned_bytes", "fits"),
+)
 Point = dict[str, Any]
 
 

@@ -2,66 +2,34 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.picture import BLUE, FAINT, GREEN, PINK, RED, origin, picture_files, plain_axes, saved_figure
 from benchmarks.report import Report
-from gemma_mlx.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GB = 1e9
-_INK, _FAINT = "#222222", "#555555"
 _LOOKS = {
-    "shared": ("shared rows (gemma-mlx)", "#0072B2", "o", 1.0),
-    "plain": ("two tensors (plain)", "#D55E00", "s", 1.0),
-    "mlx-lm": ("mlx-lm", "#009E73", "^", 0.95),
-    "mlx-vlm": ("mlx-vlm", "#CC79A7", "D", 1.05),
+    "shared": ("shared rows (gemma-mlx)", BLUE, "o", 1.0),
+    "plain": ("two tensors (plain)", RED, "s", 1.0),
+    "mlx-lm": ("mlx-lm", GREEN, "^", 0.95),
+    "mlx-vlm": ("mlx-vlm", PINK, "D", 1.05),
 }
-"""Per layout its name, colour and mark, and a step aside so that marks do not lie on each other. The colours are Okabe
-and Ito's: told apart by all kinds of colour vision."""
-
-
-def require_matplotlib() -> None:
-    """Raises UsageError where nothing can be drawn."""
-    if find_spec("matplotlib") is None:
-        raise UsageError(
-            "a plot needs matplotlib; install it with: pip install 'gemma-mlx[bench]', or leave out --plot and --output"
-        )
-
-
-def picture_files(file: Path) -> tuple[Path, Path]:
-    """The PNG and the SVG that belong to `file`, which may be named as either or without an ending."""
-    stem = file.with_suffix("") if file.suffix.lower() in (".png", ".svg") else file
-    return stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+"""Per layout its name, colour and mark, and a step aside so that marks do not lie on each other."""
 
 
 def draw(report: Report, file: Path) -> tuple[Path, Path]:
     """Draws `report` into the two files of `picture_files`, 1800 x 1120 px and as curves."""
-    require_matplotlib()
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    png, svg = picture_files(file)
-    png.parent.mkdir(parents=True, exist_ok=True)
-    style: Any = {
-        "font.family": "DejaVu Sans",
-        "svg.hashsalt": "gemma-mlx",
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(9, 5.6), dpi=200, facecolor="white", layout="constrained")
+    with saved_figure(file, 9, 5.6) as figure:
         axes = figure.add_subplot(facecolor="white")
         top = _draw_layouts(axes, report["points"])
         _draw_limits(axes, report["mac_limits_bytes"], max(top, *report["mac_limits_bytes"].values(), 0.0))
         _draw_axes(axes, report, sorted({point["context_tokens"] for point in report["points"]}))
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
-        figure.savefig(png)
-        figure.savefig(svg, metadata={"Date": None})
-    return png, svg
+    return picture_files(file)
 
 
 def _draw_layouts(axes: Axes, points: list[dict[str, Any]]) -> float:
@@ -90,7 +58,7 @@ def _draw_layouts(axes: Axes, points: list[dict[str, Any]]) -> float:
 
 def _draw_limits(axes: Axes, limits: dict[str, int], top: float) -> None:
     for name, limit in limits.items():
-        axes.axhline(limit / _GB, color=_FAINT, linewidth=1.2)
+        axes.axhline(limit / _GB, color=FAINT, linewidth=1.2)
         axes.annotate(
             f"{name.removesuffix('GB')} GB Mac: {limit / _GB:.1f} GB for its GPU",
             (0, limit / _GB),
@@ -98,7 +66,7 @@ def _draw_limits(axes: Axes, limits: dict[str, int], top: float) -> None:
             xytext=(6, 3),
             textcoords="offset points",
             fontsize=8.5,
-            color=_FAINT,
+            color=FAINT,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     axes.set_ylim(0, top / _GB * 1.08)
@@ -111,18 +79,12 @@ def _draw_axes(axes: Axes, report: Report, contexts: list[int]) -> None:
     axes.set_xlim(contexts[0] / 1.25, contexts[-1] * 1.25) if contexts else None
     axes.set_xlabel("context (tokens)")
     axes.set_ylabel("memory (GB)")
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    plain_axes(axes)
     cache = f"{report['kv_bits']}-bit rows" if report["kv_bits"] else f"{report['dtype']} cache"
     axes.set_title(
         f"{report['model']}: memory against context, {cache}", loc="left", fontsize=12, fontweight="bold", pad=22
     )
-    about = (
-        f"gemma-mlx {report['gemma_mlx_version']}, MLX {report['mlx_version']} on {report['device'].upper()}, "
-        f"computing in {report['dtype']}; {report['machine']}; caches filled with random rows"
-    )
+    about = f"{origin(report)}; caches filled with random rows"
     axes.annotate(about, (0, 1), xycoords="axes fraction", xytext=(0, 8), textcoords="offset points", fontsize=8)
 
 

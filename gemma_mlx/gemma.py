@@ -32,7 +32,7 @@ from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, f
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
 from gemma_mlx.decoding.session import Session
-from gemma_mlx.decoding.speculate import Drafting, DraftMode
+from gemma_mlx.decoding.speculate import DepthRule, Drafting, DraftMode
 from gemma_mlx.drafter_weights import load_drafter
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
@@ -131,7 +131,8 @@ class Gemma:
         self.model = model
         self.plan = plan
         self.drafter = drafter
-        self._depth = DepthController()
+        self.depth_rule: DepthRule = DepthController()
+        """Says how much to draft, and learns from all answers."""
         self._identity = identity
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
@@ -293,7 +294,7 @@ class Gemma:
         if draft in ("auto", "lookup"):
             tokenizer = self.prompts.tokenizer
             lookup = PromptLookup(prompt_ids, lambda index: not tokenizer.is_silent(index))
-        return Drafting(self._depth, drafter, lookup) if drafter or lookup else None
+        return Drafting(self.depth_rule, drafter, lookup) if drafter or lookup else None
 
     def reply(self, messages: Messages, **options: Any) -> Reply:
         """The whole answer to `messages`; `options` are those of `stream`."""

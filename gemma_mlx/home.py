@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from gemma_mlx.errors import CheckpointError, UsageError
+from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
 
 MODEL_VARIABLE = "GEMMA_MLX_MODEL"
 HOME_VARIABLE = "GEMMA_MLX_HOME"
@@ -28,6 +28,15 @@ def miniature_folder() -> Path:
     """The trained toy checkpoint that comes with the program: inside the package, or in the source tree."""
     inside = Path(__file__).parent / "miniature"
     return inside if inside.is_dir() else Path(__file__).parents[1] / "assets" / "miniature"
+
+
+def samples_folder() -> Path:
+    """The sample pictures and sounds: inside the package, or in the source tree. GemmaError where they are missing."""
+    inside = Path(__file__).parent / "samples"
+    folder = inside if inside.is_dir() else Path(__file__).parents[1] / "assets" / "samples"
+    if not (folder / "samples.json").is_file():
+        raise GemmaError("this installation lacks the sample pictures and sounds; install gemma-mlx again")
+    return folder
 
 
 def _expanded(path: str | os.PathLike[str]) -> str:

@@ -15,9 +15,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream to write; at its end, the file at `path` holds that, readable by its owner alone.
 
     Whatever happens before, also a kill or a power cut, the file at `path` is as it was. What is written lies in a
-    hidden file beside it, which a killed writer leaves behind and the next one takes over. The bytes are on the disk before
-    the name is, as far as the system and the disk keep their word. OSError where the disk does not let us, or where
-    another process is writing it; the old file is there then.
+    hidden file beside it, which a killed writer leaves behind and the next one takes over. The bytes are on the disk
+    before the name is, as far as the system and the disk keep their word. OSError where the disk does not let us, or
+    where another process is writing it; the old file is there then.
     """
     beside = path.with_name(f".{path.name}.gemma-mlx-new")
     with os.fdopen(_open_alone(beside), "wb") as stream:

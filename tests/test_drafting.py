@@ -29,7 +29,7 @@ QUESTIONS: list[list[dict[str, Any]]] = [
 @pytest.fixture
 def drafted(miniature: Gemma, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gemma]:
     """The miniature, drafting four tokens wherever somebody can."""
-    monkeypatch.setattr(miniature, "_depth", FixedDepth(4))
+    monkeypatch.setattr(miniature, "depth_rule", FixedDepth(4))
     return miniature
 
 

@@ -189,6 +189,8 @@ class DepthController:
 
     def choose(self, offers: Sequence[Offer]) -> Plan:
         """The plan for a round in which `offers` can be drafted; asking changes nothing."""
+        if self._times is None:
+            return Plan()
         best = self._best(offers)
         if not offers or self._balance_s < 0:
             return Plan(token_s=best.token_s)

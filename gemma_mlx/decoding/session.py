@@ -133,8 +133,9 @@ class Session:
     def append(self, ids: Sequence[int], turn: int | None = None) -> None:
         """Says which tokens were generated after the prefill; caches that ran ahead of them are rewound.
 
-        With the `turn` that they were generated in, nothing happens if another one has begun since. Where the caches disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted,
-        and the session is empty afterwards.
+        With the `turn` that they were generated in, nothing happens if another one has begun since. Where the caches
+        disagree, an interrupt came in the middle of a layer: then nothing in them can be trusted, and the session is
+        empty afterwards.
         """
         if turn not in (None, self.turn):
             return

@@ -117,6 +117,11 @@ def speculate(
         tokens = _up_to_stop(tokens, stop_ids)
         left -= len(tokens)
         ended = left == 0 or tokens[-1].id in stop_ids
+        if current.of_prompt and not ended and following is None:
+            yield tokens[0]  # before anything is drafted: nobody waits with the first token for the next ones
+            first = rounds.draft_after(tokens[0].id, current, held, left)
+            current = rounds.launch(_array([tokens[0].id]), first, ahead=False)
+            continue
         draft = None if ended or following else rounds.draft_after(tokens[-1].id, current, held, left)
         for index, token in enumerate(tokens):
             # Only now: where the consumer stops at an earlier token, the last pass alone has to be rewound.
@@ -150,7 +155,7 @@ class _Rounds:
         if current.plan.depth or left < 1:
             return None
         offers, _ = self._offers(left)
-        if offers and left > MAX_DEPTH and self._drafting.rule.needs_costs():
+        if offers and left > MAX_DEPTH and not current.of_prompt and self._drafting.rule.needs_costs():
             # Here, only the rows that measuring appends will be rewound, and they are no more than may come anyway.
             self._drafting.rule.start(measure_costs(self._model, self._caches, self._drafting.drafter))
             self._landed_s = None

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
-from gemma_mlx.terminal.bench_memory import MemoryRun, finish
+from gemma_mlx.terminal.bench_drafting import DraftingRun, compare, finish_drafting
+from gemma_mlx.terminal.bench_memory import MemoryRun, finish_memory
+from gemma_mlx.terminal.bench_report import place_to_draw, read_again, refuse_beside_from
 from gemma_mlx.terminal.failures import INTERRUPTED, exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output
-
-if TYPE_CHECKING:
-    from benchmarks.report import Report
 
 _DTYPES = {"bf16": "bfloat16", "float32": "float32"}
 _LAYOUTS = ("shared", "plain")
@@ -32,6 +30,17 @@ _DEPTHS = "0.1,0.3,0.5,0.7,0.9"
 _DEPTHS_HELP = "Where --needle hides the number: from 0, the beginning, to 1, the end."
 _OUTPUT_HELP = "Keep the points in DIR/memory.json, go on from them, and draw DIR/memory.png and .svg."
 _FROM_HELP = "Show and draw a memory.json again, without measuring."
+_MAX_DEPTH = 8
+_DRAFT_DEPTHS = "0,1,2,3,4,6,8"
+_DRAFT_DEPTHS_HELP = "How many tokens to draft at a time, 0 to 8. The controller's own choice is always measured."
+_PROMPTS_HELP = (
+    "One prompt a line, or JSON Lines with text, kind, image and audio. Default: some of each kind that come along."
+)
+_DRAFT_HELP = "Who drafts. With auto: the drafter at each depth, and for the controller also what was said before."
+_MAX_TOKENS_HELP = "Most tokens of an answer."
+_RUNS_HELP = "How often each answer is made with and without drafts."
+_DRAFTING_OUTPUT_HELP = "Keep the points in DIR/drafting.json, go on from them, and draw DIR/drafting.png and .svg."
+_DRAFTING_FROM_HELP = "Show and draw a drafting.json again, without measuring."
 _Number = TypeVar("_Number", int, float)
 
 
@@ -68,9 +77,9 @@ def memory(
         shown = Output(quiet)
         show_warnings_in_one_line(shown)
         folder = output_folder if again is None else again.parent
-        picture = _picture(plot) if plot is not None else folder / "memory" if folder else None
+        picture = place_to_draw(plot, folder, "memory")
         if again is not None:
-            _refuse_beside_from(
+            refuse_beside_from(
                 {
                     "-m": model,
                     "--contexts": contexts is not None,
@@ -83,7 +92,9 @@ def memory(
                     "--output": output_folder,
                 }
             )
-            report = _read(again, picture)
+            from benchmarks.memory import FORM
+
+            report = read_again(FORM, again, picture)
         else:
             from benchmarks.memory import Series
             from gemma_mlx.home import find_model
@@ -102,36 +113,60 @@ def memory(
             )
             run = MemoryRun(series, shown, output_folder, picture, _depths(depths, needle))
             report = run()
-        finish(report, shown, picture, show_table=not as_json)
+        finish_memory(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):
             raise SystemExit(INTERRUPTED)
         if all("error" in point for point in report["points"]):
             raise SystemExit(1)
 
 
-def _picture(plot: Path) -> Path:
-    """`plot`, where a file of that name could be written: nobody wants to hear of it after hours of measuring."""
-    if not plot.name or (plot.parent.exists() and not os.access(plot.parent, os.W_OK | os.X_OK)):
-        raise UsageError(f"--plot {str(plot)!r} cannot be written; name a file in a folder of your own")
-    try:
-        plot.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--plot {str(plot)!r} cannot be written ({error.strerror}); name another file") from None
-    return plot
+def drafting(
+    model: flag.Model = None,
+    drafter: flag.DrafterFolder = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_PROMPTS_HELP)] = None,
+    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2, metavar="N", help=_MAX_TOKENS_HELP)] = 64,
+    draft: Annotated[Literal["auto", "mtp", "lookup"], typer.Option("--draft", help=_DRAFT_HELP)] = "auto",
+    depths: Annotated[
+        str | None, typer.Option("--depths", metavar="N,N", help=_DRAFT_DEPTHS_HELP, show_default=_DRAFT_DEPTHS)
+    ] = None,
+    runs: Annotated[int, typer.Option("--runs", min=1, metavar="N", help=_RUNS_HELP)] = 3,
+    dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
+    kv_bits: flag.KvBits = None,
+    output_folder: Annotated[Path | None, typer.Option("--output", metavar="DIR", help=_DRAFTING_OUTPUT_HELP)] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw FILE.png and FILE.svg.")] = None,
+    again: Annotated[Path | None, typer.Option("--from", metavar="FILE", help=_DRAFTING_FROM_HELP)] = None,
+    as_json: flag.Json = False,
+    quiet: flag.Quiet = False,
+) -> None:
+    """Measure what drafting gains: the same greedy answers with and without, in turn.
 
+    \b
+    gemma-mlx bench drafting -m gemma-4bit --output results
+    gemma-mlx bench drafting --prompts mine.txt --depths 2,4 --runs 5
+    """
+    with exit_codes(as_json):
+        shown = Output(quiet)
+        show_warnings_in_one_line(shown)
+        folder = output_folder if again is None else again.parent
+        picture = place_to_draw(plot, folder, "drafting")
+        if again is not None:
+            from benchmarks.drafting import FORM
 
-def _refuse_beside_from(given: dict[str, object]) -> None:
-    if named := [option for option, value in given.items() if value]:
-        raise UsageError(f"{named[0]} has no effect with --from, which measures nothing; leave it out")
-
-
-def _read(file: Path, picture: Path | None) -> Report:
-    from benchmarks.memory_plot import require_matplotlib
-    from benchmarks.report import read_report
-
-    if picture is not None:
-        require_matplotlib()
-    return read_report(file)
+            refuse_beside_from({"-m": model, "--drafter": drafter, "--prompts": prompts, "--output": output_folder})
+            report = read_again(FORM, again, picture)
+        else:
+            computing = _named("--dtype", [dtype], tuple(_DTYPES))[0] if dtype else None
+            tried = sorted(set(_numbers("--depths", depths or _DRAFT_DEPTHS, int)))
+            if not 0 <= tried[0] <= tried[-1] <= _MAX_DEPTH:
+                raise UsageError(f"--depths {depths!r}: from 0 to {_MAX_DEPTH} tokens can be drafted at a time")
+            comparison = compare(model, drafter, prompts, draft, tried, max_tokens, runs)
+            run = DraftingRun(
+                comparison, _DTYPES[computing] if computing else None, kv_bits, shown, output_folder, picture
+            )
+            report = run()
+        finish_drafting(report, shown, picture, show_table=not as_json)
+        if report.get("interrupted"):
+            raise SystemExit(INTERRUPTED)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> list[_Number]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemma_mlx.errors import GemmaError, UsageError
-from gemma_mlx.terminal.failures import one_line
+from gemma_mlx.errors import UsageError
+from gemma_mlx.terminal.bench_report import aligned, finish, keep
 from gemma_mlx.terminal.loading import MINIATURE_NOTE
-from gemma_mlx.terminal.output import Output, write_stdout
+from gemma_mlx.terminal.output import Output
 
 if TYPE_CHECKING:
     from benchmarks.memory import PlannedPoint, Series
@@ -21,21 +21,21 @@ class MemoryRun:
     def __init__(
         self, series: Series, output: Output, folder: Path | None, picture: Path | None, depths: list[float]
     ) -> None:
-        from benchmarks.memory import plan_series, series_facts
-        from benchmarks.memory_plot import require_matplotlib
-        from benchmarks.report import FILE, continued
+        from benchmarks.memory import FORM, plan_series, series_facts
+        from benchmarks.picture import require_matplotlib
+        from benchmarks.report import continued, new_report
 
         if picture is not None:
             require_matplotlib()
         self._series, self._output, self._depths = series, output, depths
         self._points = plan_series(series)
-        self._file = folder / FILE if folder else None
+        self._file = folder / FORM.file if folder else None
         self._contexts = sorted({point.settings.context_tokens for point in self._points})
         if depths:
             self._check_needle()
         facts = series_facts(series, self._points)
-        self._report = continued(self._file, facts) if self._file else {**facts, "points": [], "needle": []}
-        self._keep()
+        self._report = continued(FORM, self._file, facts) if self._file else new_report(FORM, facts)
+        keep(self._report, self._file)
         if facts["miniature"]:
             output.say(MINIATURE_NOTE.format(name=facts["model"]).replace("answers", "is measured"))
 
@@ -53,13 +53,14 @@ class MemoryRun:
 
     def _measure(self, point: PlannedPoint, place: str) -> None:
         from benchmarks.child import measure_point
+        from benchmarks.memory import FORM
         from benchmarks.report import finished, put
 
         name = f"{place}: {point.settings.context_tokens:,} tokens, {point.settings.layout}"
-        before = finished(self._report, point.facts)
+        before = finished(FORM, self._report, point.facts)
         found = before or measure_point(point, lambda phase: self._output.status(f"{name}: {phase} ..."))
-        put(self._report, found)
-        self._keep()
+        put(FORM, self._report, found)
+        keep(self._report, self._file)
         self._output.note(f"{name}: {_outcome(found)}{', measured before' if before else ''}")
 
     def _check_needle(self) -> None:
@@ -85,35 +86,16 @@ class MemoryRun:
         self._report["needle"] = []
         for cell in search(gemma, self._contexts, self._depths, SEED):
             self._report["needle"].append(asdict(cell))
-            self._keep()
+            keep(self._report, self._file)
             came = cell.error or f"{'found' if cell.found else 'not found'} in {cell.time_s:.1f} s"
             self._output.note(f"needle at {cell.depth:g} of {cell.context_tokens:,} tokens: {came}")
 
-    def _keep(self) -> None:
-        from benchmarks.report import write_report
 
-        if self._file is not None:
-            try:
-                write_report(self._report, self._file)
-            except OSError as error:
-                raise GemmaError(f"cannot write {str(self._file)!r}: {error.strerror}; name another --output") from None
+def finish_memory(report: Report, output: Output, picture: Path | None, *, show_table: bool) -> None:
+    """Table, picture, and the JSON line."""
+    from benchmarks.memory_plot import draw
 
-
-def finish(report: Report, output: Output, picture: Path | None, *, show_table: bool) -> None:
-    """Table, the JSON line, and the picture, which may fail."""
-    output.clear_status()
-    if show_table:
-        for line in [*_table(report), *_needle_table(report)]:
-            output.note(line)
-    write_stdout(one_line(report) + "\n")
-    if picture is not None and report["points"]:
-        from benchmarks.memory_plot import draw
-
-        try:
-            png, svg = draw(report, picture)
-        except OSError as error:
-            raise GemmaError(f"cannot write the plot {str(picture)!r}: {error.strerror}; name another place") from None
-        output.note(f"drawn: {png} and {svg}")
+    finish(report, output, [*_table(report), *_needle_table(report)] if show_table else [], picture, draw)
 
 
 def _outcome(point: dict[str, Any]) -> str:
@@ -137,7 +119,7 @@ def _table(report: Report) -> list[str]:
         f"{report['model']} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
         f"{report['mlx_version']}; GB of 10^9 bytes; caches filled with random rows"
     )
-    return [about, *_aligned(rows)]
+    return [about, *aligned(rows)]
 
 
 def _needle_table(report: Report) -> list[str]:
@@ -150,12 +132,7 @@ def _needle_table(report: Report) -> list[str]:
             [f"{context:,}", *(("yes" if found[depth] else "no") if depth in found else "-" for depth in depths)]
         )
     toy = ["the miniature is a toy: that it does not find the number says nothing about Gemma 4 12B"]
-    return [*_aligned(rows), *(toy if report["miniature"] else [])] if cells else []
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [*aligned(rows), *(toy if report["miniature"] else [])] if cells else []
 
 
 def _gb(count_bytes: int | None) -> str:

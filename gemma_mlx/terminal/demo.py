@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gemma_mlx.errors import GemmaError
-from gemma_mlx.home import miniature_folder
+from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.terminal.convert import summary
 from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output, write_stdout
@@ -39,15 +38,6 @@ def demo() -> None:
         show_warnings_in_one_line(Output())
         failures = Demonstration(samples_folder()).run()
         sys.exit(1 if failures else 0)
-
-
-def samples_folder() -> Path:
-    """The sample pictures and sounds: inside the package, or in the source tree. GemmaError where they are missing."""
-    inside = Path(__file__).parents[1] / "samples"
-    folder = inside if inside.is_dir() else Path(__file__).parents[2] / "assets" / "samples"
-    if not (folder / SCENE).is_file():
-        raise GemmaError("this installation lacks the samples of the demo; install gemma-mlx again")
-    return folder
 
 
 class Demonstration:

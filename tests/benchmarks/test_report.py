@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.memory import FORM
 from benchmarks.report import continued, finished, put, read_report, write_report
 from gemma_mlx.errors import UsageError
 
@@ -31,26 +32,26 @@ WANTED: dict[str, Any] = {
 
 def test_a_new_plan_keeps_what_was_measured_and_a_new_way_to_run_does_not() -> None:
     report = {**FACTS, "points": [{**WANTED, "peak_bytes": 95}]}
-    assert finished(report, {**WANTED, "planned_bytes": 97}) == {**WANTED, "planned_bytes": 97, "peak_bytes": 95}
-    assert finished(report, {**WANTED, "snapshots": 2}) is None
+    assert finished(FORM, report, {**WANTED, "planned_bytes": 97}) == {**WANTED, "planned_bytes": 97, "peak_bytes": 95}
+    assert finished(FORM, report, {**WANTED, "snapshots": 2}) is None
     report["points"][0]["error"] = "killed"
-    assert finished(report, WANTED) is None
+    assert finished(FORM, report, WANTED) is None
 
 
 def test_a_point_takes_the_place_of_the_older_one_of_its_context_and_layout() -> None:
     report: dict[str, Any] = {**FACTS, "points": []}
     for context, layout, peak in ((8192, "shared", 1), (4096, "plain", 2), (8192, "plain", 3), (8192, "shared", 4)):
-        put(report, {"context_tokens": context, "layout": layout, "peak_bytes": peak})
+        put(FORM, report, {"context_tokens": context, "layout": layout, "peak_bytes": peak})
     assert [point["peak_bytes"] for point in report["points"]] == [2, 3, 4]
 
 
 def test_a_report_is_gone_on_with_or_refused_and_never_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "memory.json"
-    report = continued(file, FACTS)
-    put(report, WANTED)
+    report = continued(FORM, file, FACTS)
+    put(FORM, report, WANTED)
     write_report(report, file)
-    assert continued(file, {**FACTS, "machine": "the same Mac, renamed"})["points"] == [WANTED]
+    assert continued(FORM, file, {**FACTS, "machine": "the same Mac, renamed"})["points"] == [WANTED]
     with pytest.raises(UsageError, match="dtype 'bfloat16', now it is 'float32'"):
-        continued(file, {**FACTS, "dtype": "float32"})
-    assert read_report(file) == report
+        continued(FORM, file, {**FACTS, "dtype": "float32"})
+    assert read_report(FORM, file) == report
     assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]

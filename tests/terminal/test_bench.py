@@ -181,7 +181,7 @@ def test_an_output_that_cannot_be_written_is_told_before_measuring(run: Run, tmp
 
 def test_without_matplotlib_a_plot_is_refused_with_how_to_get_it() -> None:
     code = (
-        "import sys; from benchmarks.memory_plot import require_matplotlib; sys.path[:] = []\n"
+        "import sys; from benchmarks.picture import require_matplotlib; sys.path[:] = []\n"
         "from gemma_mlx.errors import UsageError\n"
         "try: require_matplotlib()\nexcept UsageError as error: print(error)"
     )

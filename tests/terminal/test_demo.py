@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gemma_mlx.terminal.demo import SCENE, SPEECH, TEXT, Demonstration, samples_folder
+from gemma_mlx.home import samples_folder
+from gemma_mlx.terminal.demo import SCENE, SPEECH, TEXT, Demonstration
 from tests.terminal.conftest import Run
 
 

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.prompts import default_prompts, digest, miniature_prompts, read_prompts
+from gemma_mlx.errors import UsageError
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "prompts"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_plain_lines_are_prompts(tmp_path: Path) -> None:
+    found = read_prompts(written(tmp_path, 'One "prompt"\n\n  [2]\n'))
+    assert [(prompt.kind, prompt.text) for prompt in found] == [("text", 'One "prompt"'), ("text", "[2]")]
+
+
+def test_json_lines_name_kind_and_media(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    [first, second] = read_prompts(
+        written(tmp_path, '{"kind": "caption", "image": "a.png", "text": "What?"}\n{"text": "x"}')
+    )
+    assert (first.kind, first.image, first.audio) == ("caption", tmp_path / "a.png", None)
+    assert [part["type"] for part in first.message["content"]] == ["image", "text"]
+    assert second.kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("not JSON", "is not JSON"),
+        ("[1]", "is list, not an object"),
+        ('{"prompt": "x"}', "names 'prompt'"),
+        ('{"text": 3}', "holds 3 as text"),
+        ('{"text": ""}', "holds '' as text"),
+        ('{"text": "x", "image": "gone.png"}', "gone.png"),
+        ('{"kind": "prose"}', "neither text nor image nor audio"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(UsageError, match="line 3 of") as error:
+        read_prompts(written(tmp_path, f'{{"text": "fine"}}\n\n{line}\n'))
+    assert told in str(error.value)
+
+
+def test_a_file_without_prompts_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no prompt"):
+        read_prompts(written(tmp_path, "\n\n"))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="text file in UTF-8"):
+        read_prompts(tmp_path / "binary")
+
+
+def test_the_default_prompts_are_of_the_promised_kinds_and_have_their_files() -> None:
+    assert {prompt.kind for prompt in default_prompts()} == {"prose", "code", "json", "transcript", "caption"}
+    assert {prompt.kind for prompt in miniature_prompts()} == {"caption", "reading", "transcript", "dialogue"}
+    for prompt in [*default_prompts(), *miniature_prompts()]:
+        assert all(path is None or path.is_file() for path in (prompt.image, prompt.audio))
+    assert digest(default_prompts()) != digest(default_prompts()[1:])
