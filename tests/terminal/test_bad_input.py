@@ -166,7 +166,7 @@ def test_control_bytes_of_a_file_name_do_not_reach_stderr(run: Run, media: Path)
 
 
 def test_what_nobody_expected_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(folder: object) -> None:
+    def fail(folder: object, **options: object) -> None:
         raise RuntimeError("no\nmemory")
 
     monkeypatch.setattr("gemma_mlx.gemma.load", fail)

@@ -50,11 +50,15 @@ def test_what_does_not_fit_ends_with_1_and_says_how_much_is_missing(run: Run, to
     assert found["missing_bytes"] == found["total_bytes"] + found["reserve_bytes"] - found["limit_bytes"]
 
 
-def test_a_drafter_is_counted(run: Run) -> None:
-    plain, drafted = (json.loads(run("plan", "--json", *more).out) for more in ([], ["--drafter", miniature_folder()]))
+def test_a_drafter_is_counted_where_one_lies_beside_or_is_named(run: Run, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(miniature_folder(), alone, ignore=shutil.ignore_patterns("drafter"))
+    drafter = ["--drafter", miniature_folder() / "drafter"]
+    arguments: list[list[object]] = [["-m", alone], ["-m", alone, *drafter], []]
+    plain, named, beside = (json.loads(run("plan", "--json", *more).out) for more in arguments)
     assert plain["drafter_bytes"] == 0
-    assert drafted["drafter_bytes"] > 1_000_000
-    assert drafted["total_bytes"] - plain["total_bytes"] == drafted["drafter_bytes"]
+    assert named["drafter_bytes"] == beside["drafter_bytes"] > 1_000_000
+    assert named["total_bytes"] - plain["total_bytes"] == named["drafter_bytes"]
 
 
 @pytest.mark.parametrize(("context", "tokens"), [("4096", 4096), ("4k", 4096), ("4,096", 4096), ("8K", 8192)])
