@@ -1,10 +1,11 @@
-"""What README.md repeats of the program: its blocks, and its table of flags.
+"""What README.md repeats of the program: its blocks, its table of flags, and what was measured.
 
-`python -m tests.readme` writes the table anew from the real command line.
+`python -m tests.readme` writes the tables anew, from the real command line and from `benchmarks/results/`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import typer
 from gemma_mlx.terminal.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- flags: begin -->\n", "<!-- flags: end -->\n"
+RESULTS = README.parent / "benchmarks" / "results"
 _BLOCK = re.compile(
     r"(?:<!-- not run by the tests: (?P<why>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.S
 )
@@ -56,12 +57,41 @@ def flag_table() -> str:
     return "| flag | what it does | verbs |\n|---|---|---|\n" + "".join(rows)
 
 
-def flag_table_in_readme() -> str:
-    return README.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+def memory_table() -> str:
+    """The points of the full-size benchmark: held, peak and planned of our layout, held and peak of the usual one."""
+    report = json.loads((RESULTS / "full-size-decode.json").read_text(encoding="utf-8"))
+    layouts: dict[int, dict[str, Any]] = {}
+    for point in report["points"]:
+        layouts.setdefault(point["context_tokens"], {})[point["layout"]] = point
+    rows = [
+        f"| {context:,} | {_gb(own['active_bytes'])} | {_gb(own['peak_bytes'])} | {_gb(own['planned_bytes'])} | "
+        f"{own['planned_bytes'] / own['peak_bytes'] - 1:.1%} | {_gb(plain['active_bytes'])} | "
+        f"{_gb(plain['peak_bytes'])} |\n"
+        for context, (own, plain) in (
+            (context, (found["shared"], found["plain"])) for context, found in sorted(layouts.items())
+        )
+    ]
+    head = "| context | held | peak | planned | above the peak by | two tensors: held | peak |\n"
+    about = f"\nMLX {report['mlx_version']}, {report['dtype']}, {report['machine']} ({report['device']}).\n"
+    return head + "|---:|---:|---:|---:|---:|---:|---:|\n" + "".join(rows) + about
+
+
+def _gb(count_bytes: int) -> str:
+    return f"{count_bytes / 1e9:.2f}"
+
+
+TABLES = {"flags": flag_table, "memory": memory_table}
+"""What stands in README between <!-- NAME: begin --> and <!-- NAME: end -->."""
+
+
+def in_readme(name: str) -> str:
+    """What README says in the place of the table `name`."""
+    text = README.read_text(encoding="utf-8")
+    return text.split(f"<!-- {name}: begin -->\n")[1].split(f"<!-- {name}: end -->\n")[0]
 
 
 if __name__ == "__main__":
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(before + BEGIN + flag_table() + END + after, encoding="utf-8")
+    for name, table in TABLES.items():
+        before, rest = README.read_text(encoding="utf-8").split(begin := f"<!-- {name}: begin -->\n")
+        after = rest.split(end := f"<!-- {name}: end -->\n")[1]
+        README.write_text(before + begin + table() + end + after, encoding="utf-8")

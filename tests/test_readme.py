@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import README, Block, blocks, flag_table, flag_table_in_readme
+from tests.readme import README, TABLES, Block, blocks, in_readme
 
 RUN = [block for block in blocks() if block.why_not_run is None]
 
 
-def test_the_flag_table_is_that_of_the_program() -> None:
-    assert flag_table_in_readme() == flag_table(), "python -m tests.readme writes it anew"
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_those_of_the_program_and_of_the_results(name: str) -> None:
+    assert in_readme(name) == TABLES[name](), "python -m tests.readme writes it anew"
 
 
 def test_every_file_that_the_map_names_exists() -> None:
