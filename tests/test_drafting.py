@@ -15,7 +15,7 @@ from gemma_mlx import Gemma, Sampling, load
 from gemma_mlx.decoding.depth import FixedDepth
 from gemma_mlx.decoding.speculate import DraftMode
 from gemma_mlx.errors import UsageError
-from gemma_mlx.home import miniature_folder
+from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.terminal import options
 from tests.decoding.drafters import NoisyCopy
 
@@ -123,7 +123,8 @@ def test_a_named_drafter_is_taken_and_a_missing_one_refused(tmp_path: Path) -> N
 def test_the_miniatures_own_drafter_halves_the_passes_over_a_caption(kv_bits: int | None) -> None:
     gemma = load(miniature_folder(), kv_bits=kv_bits)
     gemma._depth = FixedDepth(3)  # type: ignore[assignment]
-    asked = [{"role": "user", "content": [PICTURE, {"type": "text", "text": "Describe this image in one sentence."}]}]
+    scene = {"type": "image", "image": samples_folder() / "scene.png"}
+    asked = [{"role": "user", "content": [scene, {"type": "text", "text": "Describe this image in one sentence."}]}]
     plain, drafted = (gemma.reply(asked, draft=draft) for draft in ("off", "mtp"))
     assert drafted.tokens == plain.tokens
     assert 2 * drafted.target_passes <= plain.target_passes

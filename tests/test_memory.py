@@ -212,7 +212,7 @@ def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None,
     assert session.nbytes <= plan.full_cache_bytes + plan.sliding_cache_bytes + plan.snapshot_bytes
     assert peak_bytes <= plan.total_bytes
     if pictures:  # in a model so small, the largest picture is most of the plan
-        assert plan.total_bytes <= 1.7 * peak_bytes
+        assert plan.total_bytes <= 2 * peak_bytes
 
 
 def test_a_planned_context_is_the_most_that_prompt_and_answer_take() -> None:

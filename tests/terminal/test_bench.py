@@ -139,9 +139,9 @@ def test_the_needle_says_that_the_miniature_is_a_toy(run: Run) -> None:
 
 
 def test_ctrl_c_prints_what_was_measured() -> None:
-    command = [sys.executable, "-m", "gemma_mlx", "bench", "memory", "-m", str(TINY), "--contexts", "64,1024"]
+    command = [sys.executable, "-m", "gemma_mlx", "bench", "memory", "-m", str(TINY), "--contexts", "256,4096"]
     with subprocess.Popen(
-        [*command, "--tokens", "30", "--prefill-tokens", "0", "--layouts", "shared"],
+        [*command, "--tokens", "200", "--prefill-tokens", "0", "--layouts", "shared"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -154,7 +154,7 @@ def test_ctrl_c_prints_what_was_measured() -> None:
         out, told = running.communicate(timeout=60)
     assert running.returncode == 130
     report = json.loads(out)
-    assert [point["context_tokens"] for point in report["points"]] == [64]
+    assert [point["context_tokens"] for point in report["points"]] == [256]
     assert "interrupted" in told
     assert "Traceback" not in told
 
