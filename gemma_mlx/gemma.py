@@ -109,7 +109,17 @@ def _find_drafter(model: Path, named: str | os.PathLike[str] | None, draft: Draf
         if named is not None:
             raise UsageError(f"a drafter has no effect with draft {draft!r}; leave one of them out")
         return None
-    return find_drafter(model, named)
+    found = find_drafter(model, named)
+    if found is None and draft == "mtp":
+        raise _without_drafter(model.resolve().name)
+    return found
+
+
+def _without_drafter(name: str) -> UsageError:
+    return UsageError(
+        f"draft is 'mtp', but {name} has no drafter; convert google/gemma-4-12B-it-assistant into its folder drafter, "
+        "or leave it at 'auto'"
+    )
 
 
 class Gemma:
@@ -282,10 +292,7 @@ class Gemma:
         if draft not in get_args(DraftMode):
             raise UsageError(f"draft is {draft!r}, it must be one of {', '.join(get_args(DraftMode))}")
         if draft == "mtp" and self.drafter is None:
-            raise UsageError(
-                f"draft is 'mtp', but {self.name} has no drafter; convert google/gemma-4-12B-it-assistant into its "
-                "folder drafter, or leave it at 'auto'"
-            )
+            raise _without_drafter(self.name)
 
     def _drafting(self, draft: DraftMode, prompt_ids: Sequence[int]) -> Drafting | None:
         """Who drafts the tokens after a prompt; None for nobody."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,8 +100,16 @@ def test_mtp_without_a_drafter_is_a_usage_error_that_names_one() -> None:
         gemma.stream(QUESTIONS[0], draft="mtp")
 
 
+def test_mtp_without_a_drafter_is_refused_before_a_weight_is_read(tmp_path: Path) -> None:
+    shutil.copytree(miniature_folder(), tmp_path / "alone", ignore=shutil.ignore_patterns("drafter", "*.safetensors"))
+    (tmp_path / "alone" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UsageError, match="gemma-4-12B-it-assistant"):
+        load(tmp_path / "alone", draft="mtp")
+
+
 def test_the_drafter_in_the_models_folder_is_loaded_and_planned(miniature: Gemma) -> None:
     assert miniature.drafter is not None
+    gc.collect()
     before_bytes = mx.get_active_memory()
     again = load(miniature_folder())
     loaded_bytes = mx.get_active_memory() - before_bytes
@@ -122,7 +131,7 @@ def test_a_named_drafter_is_taken_and_a_missing_one_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("kv_bits", [None, 8])
 def test_the_miniatures_own_drafter_halves_the_passes_over_a_caption(kv_bits: int | None) -> None:
     gemma = load(miniature_folder(), kv_bits=kv_bits)
-    gemma._depth = FixedDepth(3)  # type: ignore[assignment]
+    gemma.depth_rule = FixedDepth(3)
     scene = {"type": "image", "image": samples_folder() / "scene.png"}
     asked = [{"role": "user", "content": [scene, {"type": "text", "text": "Describe this image in one sentence."}]}]
     plain, drafted = (gemma.reply(asked, draft=draft) for draft in ("off", "mtp"))

@@ -10,7 +10,7 @@ tried now and then. Two accounts, in seconds, keep that harmless:
               nothing is drafted
 
 so that whatever acceptance and costs do, drafting loses little more than 2 % against not drafting, as far as the clock
-tells what not drafting takes.
+tells what not drafting takes. Where another program holds up every fourth round, it may lose more.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ PLAIN_EVERY_ROUNDS = 200
 GAP_SHARE = 0.15
 """What an undrafted round beside a draft, or beside a place where one was hoped for, is taken to lose of its time: it
 could not be on its way ahead of its turn. The clock does not tell, as such rounds overlap with their neighbours."""
+
+QUICK_SHARE, QUICK_ROUNDS = 0.85, 3
+"""Undrafted rounds that take less than this share of what is known are followed by more of them; so many in a row are
+believed at once. Only quicker ones: what disturbs a round makes it slow."""
+HELD_UP = 1.5
+"""A round is charged with at most so many times what its like takes: the rest was somebody else's."""
 
 _DECAY = 0.97
 _FADE = 0.996
@@ -119,6 +125,10 @@ class RoundTimes:
             return self._tried[source, depth][1]
         return self._measured.round_s(source, depth) + self._plain_s - self._measured.verify_s[0]
 
+    def believe(self, plain_s: float) -> None:
+        """An undrafted round takes `plain_s`, whatever was known."""
+        self._plain_s = plain_s
+
     def observe(self, source: Source | None, depth: int, seconds: float) -> None:
         """A round took `seconds`."""
         known = self.seconds(source, depth)
@@ -178,6 +188,7 @@ class DepthController:
         self._balance_s = 0.0
         self._probes = 0
         self._rounds_since_plain = 0
+        self._quick_s: list[float] = []
 
     def needs_costs(self) -> bool:
         return self._times is None
@@ -210,12 +221,14 @@ class DepthController:
             return
         source = plan.offer.source if plan.offer else None
         seconds = min(seconds, _OUTLIER * self._times.seconds(source, plan.depth))
-        plain_s = self._times.seconds(None, 0)
+        plain_s, known_s = self._times.seconds(None, 0), self._times.seconds(source, plan.depth)
         if plan.depth or steady:
             self._times.observe(source, plan.depth, seconds)
         self._rounds_since_plain = 0 if steady else self._rounds_since_plain + 1
+        if steady:
+            self._look_for_quicker(seconds, plain_s)
         gap_s = 0.0 if plan.depth or steady else GAP_SHARE * plain_s
-        gained_s = (accepted + 1) * plain_s - seconds if plan.depth else -gap_s
+        gained_s = (accepted + 1) * plain_s - min(seconds, HELD_UP * known_s) if plan.depth else -gap_s
         self._balance_s = min(self._balance_s + gained_s + ALLOWED_LOSS_SHARE * seconds, MAX_BALANCE_TOKENS * plain_s)
         for acceptance in self._acceptance.values():
             acceptance.fade()
@@ -226,6 +239,16 @@ class DepthController:
             self._probes += 1
             self._probing_s += seconds - (accepted + 1) * plan.token_s
         self._probing_s = max(self._probing_s, -PROBING_CREDIT_TOKENS * plain_s)
+
+    def _look_for_quicker(self, seconds: float, plain_s: float) -> None:
+        """Undrafted rounds that become quick again must be noticed soon: all else is judged beside them."""
+        assert self._times is not None
+        self._quick_s = [*self._quick_s, seconds] if seconds < QUICK_SHARE * plain_s else []
+        if len(self._quick_s) == QUICK_ROUNDS:
+            self._times.believe(max(self._quick_s))
+            self._quick_s = []
+        elif self._quick_s:
+            self._rounds_since_plain = PLAIN_EVERY_ROUNDS  # the next one is undrafted, too
 
     def _best(self, offers: Sequence[Offer]) -> Plan:
         if self._times is None:

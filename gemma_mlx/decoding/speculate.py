@@ -157,6 +157,7 @@ class _Rounds:
         offers, _ = self._offers(left)
         if offers and left > MAX_DEPTH and not current.of_prompt and self._drafting.rule.needs_costs():
             # Here, only the rows that measuring appends will be rewound, and they are no more than may come anyway.
+            mx.eval(current.outcome, current.hidden)  # a pass still on its way would be measured with the first one
             self._drafting.rule.start(measure_costs(self._model, self._caches, self._drafting.drafter))
             self._landed_s = None
         plan = self._drafting.rule.choose(offers)

@@ -30,9 +30,16 @@ RATES: dict[str, Rates] = {
 
 
 def speed(
-    rule: DepthController | FixedDepth, costs: Costs, rates_at: Callable[[int], Rates], noise: float = 0.05
+    rule: DepthController | FixedDepth,
+    costs: Costs,
+    rates_at: Callable[[int], Rates],
+    noise: float = 0.05,
+    slowed: Callable[[int], float] = lambda _: 1,
 ) -> Callable[[int, int], float]:
-    """Runs `rule` for ROUNDS; returns the tokens per second to be expected from one round up to another."""
+    """Runs `rule` for ROUNDS; returns the tokens per second to be expected from one round up to another.
+
+    `slowed` is how many times longer a round takes; what is returned leaves that out.
+    """
     draw = random.Random(5)
     brought, took, plain_rounds = [], [], 0
     if rule.needs_costs():
@@ -41,7 +48,7 @@ def speed(
         plan = rule.choose([Offer("mtp", MAX_DEPTH)])
         rates = rates_at(index)
         accepted = next((n for n in range(plan.depth) if draw.random() >= rates[n]), plan.depth)
-        seconds = costs.round_s("mtp", plan.depth) * (1 + noise * draw.uniform(-1, 1))
+        seconds = costs.round_s("mtp", plan.depth) * (1 + noise * draw.uniform(-1, 1)) * slowed(index)
         plain_rounds = 0 if plan.depth else plain_rounds + 1
         rule.record(plan, accepted, seconds, steady=plain_rounds > 1)
         brought.append(expected_tokens(rates)[plan.depth])
@@ -109,6 +116,39 @@ def test_costs_measured_wrongly_are_put_right_by_the_rounds(costs: str, wrong: f
         found = speed(Misled(), table, lambda _, rates=rates: RATES[rates])(WARM_UP, ROUNDS)  # type: ignore[misc]
         assert found >= 0.97 / table.verify_s[0]
         assert found >= 0.94 * best_fixed(table, RATES[rates])
+
+
+@pytest.mark.parametrize("costs", ["M4 4-bit", "M1 row by row", "flat"])
+@pytest.mark.parametrize("rates", ["always 0.0", "always 0.4", "always 0.9"])
+def test_undrafted_rounds_measured_twice_as_slow_are_put_right(costs: str, rates: str) -> None:
+    table = COSTS[costs]
+    measured = Costs(table.draft_s, (2 * table.verify_s[0], *table.verify_s[1:]))
+
+    class Misled(DepthController):
+        def start(self, costs: Costs) -> None:
+            super().start(measured)
+
+    found = speed(Misled(), table, lambda _: RATES[rates])(WARM_UP, ROUNDS)
+    assert found >= 0.97 / table.verify_s[0]
+    assert found >= 0.94 * best_fixed(table, RATES[rates])
+
+
+@pytest.mark.parametrize("costs", ["M4 4-bit", "flat", "M1 row by row"])
+def test_a_machine_that_becomes_quick_again_is_noticed(costs: str) -> None:
+    table, slow_rounds = COSTS[costs], 1000
+    found = speed(
+        DepthController(), table, lambda _: RATES["always 0.0"], slowed=lambda at: 3 if at < slow_rounds else 1
+    )
+    assert found(slow_rounds + WARM_UP, ROUNDS) >= 0.97 / table.verify_s[0]
+
+
+@pytest.mark.parametrize(("share", "times"), [(0.1, 4.0), (0.2, 5.0)])
+def test_rounds_that_another_program_holds_up_do_not_end_drafting(share: float, times: float) -> None:
+    table, rates = COSTS["M4 4-bit"], RATES["always 0.6"]
+    for seed in range(6):
+        draw = random.Random(seed)
+        found = speed(DepthController(), table, lambda _: rates, slowed=lambda _: times if draw.random() < share else 1)  # noqa: B023
+        assert found(WARM_UP, ROUNDS) >= 0.85 * best_fixed(table, rates)
 
 
 @pytest.mark.parametrize("rates", ["always 0.0", "always 0.6", "falling"])

@@ -76,12 +76,13 @@ def greedy_ids(lively_model: Gemma4) -> list[int]:
 
 @pytest.mark.parametrize("depth", range(1, 9))
 def test_greedy_tokens_are_those_without_drafts(lively_model: Gemma4, greedy_ids: list[int], depth: int) -> None:
-    rate = (0.6, 0.7, 0.8, 0.8, 0.9, 0.95, 0.85, 1.0)[depth - 1]
+    rate = (0.6, 0.7, 0.8, 0.8, 0.9, 0.95, 0.85, 0.9)[depth - 1]
     drafting = Drafting(FixedDepth(depth), NoisyCopy(greedy_ids, len(PROMPT), VOCAB, rate))
     _, tokens = drafted(lively_model, drafting, LONG)
     assert [token.id for token in tokens] == greedy_ids
     tally = drafting.tally
     assert tally.passes + tally.accepted_tokens + 1 == LONG
+    assert 0 < tally.accepted_tokens < tally.drafted_tokens
 
 
 def test_a_drafter_that_is_always_wrong_costs_passes_and_changes_no_token(
@@ -105,11 +106,12 @@ def test_a_drafter_that_is_always_right_saves_passes(lively_model: Gemma4, greed
 def test_looked_up_drafts_change_no_token_and_hold_where_the_text_repeats(
     lively_model: Gemma4, greedy_ids: list[int]
 ) -> None:
-    known = [*PROMPT, *greedy_ids]  # as if the prompt had held the answer
+    wrong_in_places = [1 if place % 9 == 8 else token for place, token in enumerate(greedy_ids)]
+    known = [*PROMPT, *wrong_in_places]  # as if the prompt had held nearly the answer
     drafting = Drafting(FixedDepth(5), lookup=PromptLookup([*known, *PROMPT], lambda index: True))
-    _, tokens = drafted(lively_model, drafting, 200)
-    assert [token.id for token in tokens] == greedy_ids[:200]
-    assert drafting.tally.accepted_tokens > 120
+    _, tokens = drafted(lively_model, drafting, LONG)
+    assert [token.id for token in tokens] == greedy_ids
+    assert 120 < drafting.tally.accepted_tokens < drafting.tally.drafted_tokens
 
 
 def test_the_drafter_gets_the_last_token_and_the_hidden_state_before_it(lively_model: Gemma4) -> None:
