@@ -28,9 +28,10 @@ from gemma_mlx.config import Config, read_config
 from gemma_mlx.decoding.costs import Drafter
 from gemma_mlx.decoding.depth import DepthController
 from gemma_mlx.decoding.lookup import PromptLookup
-from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
+from gemma_mlx.decoding.prefill import SoftTokens
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
+from gemma_mlx.decoding.scoring import logprobs_of
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import DepthRule, Drafting, DraftMode
 from gemma_mlx.drafter_weights import load_drafter
@@ -48,9 +49,6 @@ from gemma_mlx.weights import computing_dtype, load_model
 
 MAX_TOKENS = 2048
 """How long an answer may get when nobody says so."""
-
-SCORE_TOKENS = 16
-"""Positions scored at once: each needs a row of 262,144 numbers."""
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -322,28 +320,9 @@ class Gemma:
                 "shorten them"
             )
         with self.plan.limits():
-            return Score(tuple(answer_ids), tuple(self._score(ids, len(prompt), self.soft_tokens(prompt.spans))))
-
-    def _score(self, ids: list[int], prompt_tokens: int, media: list[SoftTokens]) -> list[float]:
-        """The log-probability of each of `ids` behind the first `prompt_tokens`."""
-        caches = self.model.make_caches(self.plan.kv_bits)
-        images = [(item.start, item.stop) for item in media if item.is_image]
-        found: list[float] = []
-        for start, stop in chunk_bounds(0, len(ids), images, SCORE_TOKENS):
-            hidden = forward_chunk(self.model, caches, ids, media, stop, self.plan.pace.block_sizes)
-            first = max(start, prompt_tokens - 1)  # this position predicts the answer's first token
-            following = ids[first + 1 : stop + 1]
-            logprobs = self._logprobs(hidden[0, first - start :][: len(following)], following) if following else None
-            del hidden
-            finish_chunk(caches, logprobs)
-            found += [] if logprobs is None else cast("list[float]", logprobs.tolist())
-        return found
-
-    def _logprobs(self, hidden: mx.array, ids: Sequence[int]) -> mx.array:
-        """The log-probability [L] of each of `ids`, from the hidden states [L, D] of the positions before them."""
-        logits = self.model.logits(hidden).astype(mx.float32)  # [L, V]
-        chosen = mx.take_along_axis(logits, mx.array(list(ids))[:, None], axis=-1)[:, 0]
-        return chosen - mx.logsumexp(logits, axis=-1)
+            caches, media = self.model.make_caches(self.plan.kv_bits), self.soft_tokens(prompt.spans)
+            found = logprobs_of(self.model, caches, ids, media, len(prompt), self.plan.pace.block_sizes)
+        return Score(tuple(answer_ids), tuple(found))
 
     def _room(self, prompt_tokens: int, needed_tokens: int) -> int:
         """How many tokens may follow a prompt. Raises ContextError where that is less than needed."""
