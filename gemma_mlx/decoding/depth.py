@@ -27,8 +27,6 @@ BALANCE_TOKENS = 8
 """The balance begins with the time of so many undrafted tokens, and ..."""
 MAX_BALANCE_TOKENS = 32
 """... never holds more than that of so many: past gains do not pay for long losses."""
-MARGIN = 1.01
-"""Drafting must promise so many times the speed of not drafting."""
 PLAIN_EVERY_ROUNDS = 200
 """After so many rounds of drafts, undrafted ones are timed again: everything is judged beside them."""
 GAP_SHARE = 0.15
@@ -41,7 +39,7 @@ believed at once. Only quicker ones: what disturbs a round makes it slow."""
 HELD_UP = 1.5
 """A round is charged with at most so many times what its like takes: the rest was somebody else's."""
 
-_DECAY = 0.97
+_DECAY = 0.99
 _FADE = 0.996
 _PRIOR_TRIALS = 2.0
 _PRIORS: dict[Source, float] = {"mtp": 0.7, "lookup": 0.5}
@@ -253,7 +251,7 @@ class DepthController:
     def _best(self, offers: Sequence[Offer]) -> Plan:
         if self._times is None:
             return Plan()
-        best, best_s = Plan(), self._times.seconds(None, 0) / MARGIN
+        best, best_s = Plan(), self._times.seconds(None, 0)
         for offer in offers:
             expected = expected_tokens(self._rates(offer).rates)
             for depth in range(1, offer.limit + 1):

@@ -99,7 +99,7 @@ def test_any_rates_and_costs_lose_nothing(seed: int) -> None:
         table = Costs(draw.choice([0.01, 0.05, 0.1, 0.4]), tuple(sorted(verify_s)))
         found = speed(DepthController(), table, lambda _, rates=rates: rates, noise=0.1)(WARM_UP, ROUNDS)  # type: ignore[misc]
         assert found >= 0.97 / table.verify_s[0]
-        assert found >= 0.93 * best_fixed(table, rates)
+        assert found >= 0.95 * best_fixed(table, rates)
 
 
 @pytest.mark.parametrize("wrong", [0.5, 0.8, 1.5])
@@ -218,7 +218,7 @@ def test_rates_of_places_never_reached_follow_the_place_before() -> None:
     for _ in range(100):
         acceptance.record(2, 2)
     assert min(acceptance.rates) > 0.95
-    for _ in range(200):
+    for _ in range(400):
         acceptance.record(8, 1)
     first, second, *others = acceptance.rates
     assert first > 0.95
