@@ -31,6 +31,7 @@ _DEPTHS_HELP = "Where --needle hides the number: from 0, the beginning, to 1, th
 _OUTPUT_HELP = "Keep the points in DIR/memory.json, go on from them, and draw DIR/memory.png and .svg."
 _FROM_HELP = "Show and draw a memory.json again, without measuring."
 _MAX_DEPTH = 8
+_DRAFT_MAX_TOKENS, _DRAFT_RUNS = 64, 3
 _DRAFT_DEPTHS = "0,1,2,3,4,6,8"
 _DRAFT_DEPTHS_HELP = "How many tokens to draft at a time, 0 to 8. The controller's own choice is always measured."
 _PROMPTS_HELP = (
@@ -124,12 +125,14 @@ def drafting(
     model: flag.Model = None,
     drafter: flag.DrafterFolder = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_PROMPTS_HELP)] = None,
-    max_tokens: Annotated[int, typer.Option("-n", "--max-tokens", min=2, metavar="N", help=_MAX_TOKENS_HELP)] = 64,
+    max_tokens: Annotated[
+        int, typer.Option("-n", "--max-tokens", min=2, metavar="N", help=_MAX_TOKENS_HELP)
+    ] = _DRAFT_MAX_TOKENS,
     draft: Annotated[Literal["auto", "mtp", "lookup"], typer.Option("--draft", help=_DRAFT_HELP)] = "auto",
     depths: Annotated[
         str | None, typer.Option("--depths", metavar="N,N", help=_DRAFT_DEPTHS_HELP, show_default=_DRAFT_DEPTHS)
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", min=1, metavar="N", help=_RUNS_HELP)] = 3,
+    runs: Annotated[int, typer.Option("--runs", min=1, metavar="N", help=_RUNS_HELP)] = _DRAFT_RUNS,
     dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
     kv_bits: flag.KvBits = None,
     output_folder: Annotated[Path | None, typer.Option("--output", metavar="DIR", help=_DRAFTING_OUTPUT_HELP)] = None,
@@ -152,7 +155,20 @@ def drafting(
         if again is not None:
             from benchmarks.drafting import FORM
 
-            refuse_beside_from({"-m": model, "--drafter": drafter, "--prompts": prompts, "--output": output_folder})
+            refuse_beside_from(
+                {
+                    "-m": model,
+                    "--drafter": drafter,
+                    "--prompts": prompts,
+                    "-n": max_tokens != _DRAFT_MAX_TOKENS,
+                    "--draft": draft != "auto",
+                    "--depths": depths is not None,
+                    "--runs": runs != _DRAFT_RUNS,
+                    "--dtype": dtype is not None,
+                    "--kv-bits": kv_bits,
+                    "--output": output_folder,
+                }
+            )
             report = read_again(FORM, again, picture)
         else:
             computing = _named("--dtype", [dtype], tuple(_DTYPES))[0] if dtype else None
