@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import subprocess
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import pytest
@@ -79,14 +77,25 @@ def test_a_process_that_fails_is_a_point_with_its_reason(settings: PointSettings
     assert found["peak_bytes"] is None
 
 
-@pytest.mark.skipif(shutil.which("ps") is None, reason="needs ps")
-def test_a_process_that_is_killed_has_told_what_it_had_measured(settings: PointSettings) -> None:
+class Started(subprocess.Popen[str]):
+    """A process that can be found again."""
+
+    last: ClassVar[Started]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        Started.last = self
+
+
+def test_a_process_that_is_killed_has_told_what_it_had_measured(
+    settings: PointSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Started)
+
     def kill(phase: str) -> None:
         if phase == "decoding":
-            listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True).stdout
-            own = [line.split() for line in listed.splitlines() if "benchmarks.memory_point" in line]
-            (child,) = [int(pid) for pid, parent, *_ in own if int(parent) == os.getpid()]
-            os.kill(child, signal.SIGKILL)
+            assert "benchmarks.memory_point" in Started.last.args
+            Started.last.kill()
 
     found = measure_point(PlannedPoint(replace(settings, decode_tokens=2000), None, None), kill)
     assert found["error"] == "killed: out of memory, most likely (decoding)"

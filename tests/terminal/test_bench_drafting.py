@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from gemma_mlx.home import miniature_folder, samples_folder
 from tests.golden.cases import TINY
 from tests.terminal.conftest import ChangedModel, Run
 
-needs_matplotlib = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib")
 QUICK = ["bench", "drafting", "--depths", "0,2", "--runs", 1, "-n", 24]
 
 
@@ -30,7 +28,6 @@ def prompts(tmp_path: Path) -> Path:
     return file
 
 
-@needs_matplotlib
 def test_the_miniature_is_measured_shown_kept_and_drawn(run: Run, tmp_path: Path, prompts: Path) -> None:
     arguments = [*QUICK, "--prompts", prompts, "--output", tmp_path / "results"]
     ended = run(*arguments)

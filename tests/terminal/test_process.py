@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shlex
@@ -100,21 +101,38 @@ def _endless(model: Path, *more: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_full_disk_is_one_line() -> None:
-    with Path("/dev/full").open("wb") as full:
-        ended = subprocess.run([*COMMAND, "--version"], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr.count("\n") == 1
-    assert "cannot write the answer to stdout: No space left" in ended.stderr
+FULL = ["limit", *(["/dev/full"] if Path("/dev/full").exists() else [])]
+"""What cannot be written to: a file that may not grow, anywhere, and the device that Linux has for it."""
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def to_a_full_disk(kind: str, tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
+    """A command with nowhere to write to: its exit code, stderr, and what the system calls the reason."""
+
+    def forbid_growing() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    path, limit = (tmp_path / "full", forbid_growing) if kind == "limit" else (Path(kind), None)
+    with path.open("wb") as full:
+        ended = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, preexec_fn=limit)
+    return ended.returncode, ended.stderr, os.strerror(errno.EFBIG if kind == "limit" else errno.ENOSPC)
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_a_full_disk_is_one_line(kind: str, tmp_path: Path) -> None:
+    code, told, reason = to_a_full_disk(kind, tmp_path, "--version")
+    assert (code, told.count("\n")) == (1, 1)
+    assert f"cannot write the answer to stdout: {reason}" in told
+
+
+@pytest.mark.parametrize("kind", FULL)
 @pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])
-def test_help_to_a_full_disk_is_one_line_and_to_nobody_is_quiet(arguments: list[str]) -> None:
-    with Path("/dev/full").open("wb") as full:
-        ended = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+def test_help_to_a_full_disk_is_one_line(kind: str, arguments: list[str], tmp_path: Path) -> None:
+    code, told, _ = to_a_full_disk(kind, tmp_path, *arguments)
+    assert (code, told.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])
+def test_help_to_nobody_is_quiet(arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
