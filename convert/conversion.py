@@ -24,10 +24,11 @@ from convert.recipes import Recipe, module_kind, recipe_named
 from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
 from convert.source import read_slices, read_source
 from gemma_mlx.checkpoint import INDEX_FILE, TensorInfo
-from gemma_mlx.config import mlx_name, read_json
+from gemma_mlx.config import read_json
 from gemma_mlx.drafter_config import is_drafter
 from gemma_mlx.errors import CheckpointError, UsageError
 from gemma_mlx.inputs.prompt import PromptBuilder
+from gemma_mlx.names import mlx_name
 
 SHARD_BYTES = 5_000_000_000
 TEXT_FILES = (

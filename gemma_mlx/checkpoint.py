@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gemma_mlx.config import canonical_name, read_json
+from gemma_mlx.config import read_json
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.names import canonical_name
 
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.names import canonical_name
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -120,29 +121,6 @@ class Config:
     def is_miniature(self) -> bool:
         """Whether this is a toy of the architecture and not Gemma 4 12B."""
         return self.text.hidden_size < 1024
-
-
-def canonical_name(name: str) -> str:
-    """The path of tensor or module `name` in our modules, from any of the spellings that are in the wild.
-
-    ================================================================  ===========================================
-    on disk (Google)          model.vision_embedder.patch_dense.weight  vision_embedder.patch_dense.weight
-    transformers' modules     model.embed_vision.patch_dense.weight     vision_embedder.patch_dense.weight
-    MLX                       language_model.model.norm.weight          language_model.norm.weight
-    ================================================================  ===========================================
-    """
-    name = name.removeprefix("model.")
-    name = name.replace("language_model.model.", "language_model.", 1)
-    name = name.replace("embed_vision.multimodal_embedder.", "embed_vision.", 1)
-    inside_vision = ("patch_ln1", "patch_dense", "patch_ln2", "pos_embedding", "pos_norm")
-    if name.startswith("embed_vision.") and name.split(".")[1] in inside_vision:
-        name = name.replace("embed_vision.", "vision_embedder.", 1)
-    return name
-
-
-def mlx_name(canonical: str) -> str:
-    """The name under which MLX folders (mlx-vlm, LM Studio, ours) store the tensor with this canonical name."""
-    return canonical.replace("language_model.", "language_model.model.", 1)
 
 
 def read_config(folder: Path) -> Config:

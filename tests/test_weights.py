@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from gemma_mlx.config import Config, canonical_name, mlx_name, read_config
+from gemma_mlx.config import Config, read_config
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.home import miniature_folder
+from gemma_mlx.names import canonical_name, mlx_name
 from gemma_mlx.weights import load_model
 from tests.golden.cases import TINY, Case
 

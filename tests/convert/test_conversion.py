@@ -13,8 +13,9 @@ import pytest
 from convert.conversion import convert_checkpoint
 from convert.recipes import RECIPES
 from gemma_mlx.checkpoint import read_headers
-from gemma_mlx.config import canonical_name, read_config
+from gemma_mlx.config import read_config
 from gemma_mlx.errors import CheckpointError, GemmaWarning, UsageError
+from gemma_mlx.names import canonical_name
 from gemma_mlx.weights import load_model
 from tests.convert.small_source import CONFIG, HIDDEN, source_tensors, write_source
 

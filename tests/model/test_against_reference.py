@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gemma_mlx.config import Config, canonical_name, mlx_name, parse_config, read_config
+from gemma_mlx.config import Config, parse_config, read_config
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes, full_blocks, sliding_blocks
+from gemma_mlx.names import canonical_name, mlx_name
 from gemma_mlx.weights import load_model
 from tests.golden.cases import GREEDY_CASES, HERE, PREFILL_CASES, TINY, Case
 
