@@ -10,7 +10,7 @@ import torch
 
 from assets.training.batches import Batch, BatchMaker
 from assets.training.evaluate import STOPS
-from assets.training.network import attention_masks, logits
+from assets.training.network import logits, model_inputs
 from assets.training.sample import Sample
 
 Shared = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -55,16 +55,7 @@ def greedy_continuations(model: Any, maker: BatchMaker, samples: list[Sample], p
 
 def _forward(model: Any, batch: Batch) -> tuple[torch.Tensor, Shared]:
     """Hidden states [B, L, D] after the last norm, and the shared keys and values."""
-    media: dict[str, torch.Tensor] = {}
-    if batch.patches is not None and batch.positions is not None:
-        media["pixel_values"] = torch.from_numpy(batch.patches).float() / 255
-        media["image_position_ids"] = torch.from_numpy(batch.positions)
-    if batch.frames is not None and batch.frame_mask is not None:
-        media["input_features"] = torch.from_numpy(batch.frames)
-        media["input_features_mask"] = torch.from_numpy(batch.frame_mask)
-    masks = attention_masks(torch.from_numpy(batch.blocks))
-    ids = torch.from_numpy(batch.ids)
-    output = model.model(input_ids=ids, attention_mask=masks, use_cache=False, return_shared_kv_states=True, **media)
+    output = model.model(**model_inputs(batch), return_shared_kv_states=True)
     return output.last_hidden_state, dict(output.shared_kv_states)
 
 

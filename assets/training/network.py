@@ -29,18 +29,25 @@ def attention_masks(blocks: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"full_attention": full, "sliding_attention": sliding[:, None]}
 
 
+def model_inputs(batch: Batch) -> dict[str, Any]:
+    """What the network takes for a batch: ids, masks and media, and that nothing is cached."""
+    inputs: dict[str, Any] = {
+        "input_ids": torch.from_numpy(batch.ids),
+        "attention_mask": attention_masks(torch.from_numpy(batch.blocks)),
+        "use_cache": False,
+    }
+    if batch.patches is not None and batch.positions is not None:
+        inputs["pixel_values"] = torch.from_numpy(batch.patches).float() / 255
+        inputs["image_position_ids"] = torch.from_numpy(batch.positions)
+    if batch.frames is not None and batch.frame_mask is not None:
+        inputs["input_features"] = torch.from_numpy(batch.frames)
+        inputs["input_features_mask"] = torch.from_numpy(batch.frame_mask)
+    return inputs
+
+
 def hidden_states(model: Any, batch: Batch) -> torch.Tensor:
     """Last hidden states [B, L, D] of a batch, after the final norm."""
-    ids = torch.from_numpy(batch.ids)
-    media: dict[str, torch.Tensor] = {}
-    if batch.patches is not None and batch.positions is not None:
-        media["pixel_values"] = torch.from_numpy(batch.patches).float() / 255
-        media["image_position_ids"] = torch.from_numpy(batch.positions)
-    if batch.frames is not None and batch.frame_mask is not None:
-        media["input_features"] = torch.from_numpy(batch.frames)
-        media["input_features_mask"] = torch.from_numpy(batch.frame_mask)
-    masks = attention_masks(torch.from_numpy(batch.blocks))
-    states: torch.Tensor = model.model(input_ids=ids, attention_mask=masks, use_cache=False, **media).last_hidden_state
+    states: torch.Tensor = model.model(**model_inputs(batch)).last_hidden_state
     return states
 
 
