@@ -26,6 +26,7 @@ from gemma_mlx.decoding.speculate import DepthRule, DraftMode
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.memory import stored_numbers, weights_bytes
+from gemma_mlx.soft_tokens import soft_tokens
 
 DEPTHS = (0, 1, 2, 3, 4, 6, 8)
 COST_ROUNDS = 3
@@ -120,7 +121,7 @@ class Bench:
         prompt = gemma.prompts.build(self._messages[kind][0])
         session = gemma.session()
         with gemma.plan.limits():
-            session.prefill(prompt.ids, gemma.soft_tokens(prompt.spans), reserve_tokens=MAX_DEPTH + 1)
+            session.prefill(prompt.ids, soft_tokens(gemma.model, prompt.spans), reserve_tokens=MAX_DEPTH + 1)
             found = [
                 measure_costs(gemma.model, session.caches, gemma.drafter, COST_ROUND_S) for _ in range(COST_ROUNDS)
             ]

@@ -29,6 +29,7 @@ from gemma_mlx.model.masks import QueryBlock
 from gemma_mlx.model.quantized_cache import BITS, Packed, PackedRows, QuantizedCache
 from gemma_mlx.model.rope import Rope
 from gemma_mlx.model.shared_rows import make_rows
+from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.tasks.captioning import PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
@@ -91,7 +92,7 @@ def _logprobs(gemma: Gemma, messages: Messages, answer: Sequence[int], kv_bits: 
     prompt = gemma.prompts.build(gemma.prepare(messages))
     ids = [*prompt.ids, *answer[:-1]]
     caches = gemma.model.make_caches(kv_bits)
-    hidden = forward_chunk(gemma.model, caches, ids, gemma.soft_tokens(prompt.spans), len(ids))
+    hidden = forward_chunk(gemma.model, caches, ids, soft_tokens(gemma.model, prompt.spans), len(ids))
     logits = np.array(gemma.model.logits(hidden[0, len(prompt) - 1 :]).astype(mx.float32), np.float64)
     shifted = logits - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import Drafting, Tally, speculate
 from gemma_mlx.inputs.prompt import Prompt
 from gemma_mlx.inputs.tokenizer import TextStream
+from gemma_mlx.soft_tokens import soft_tokens
 
 if TYPE_CHECKING:
     from gemma_mlx.gemma import Gemma
@@ -100,7 +101,7 @@ class Answer:
         mx.reset_peak_memory()
         hidden, self._reused_tokens = session.prefill(
             self.prompt.ids,
-            gemma.soft_tokens(self.prompt.spans),
+            soft_tokens(gemma.model, self.prompt.spans),
             stable_tokens=self._stable_tokens,
             reserve_tokens=min(self._max_tokens, RESERVED_TOKENS),
             progress=self._progress,

@@ -16,9 +16,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -27,24 +26,24 @@ from gemma_mlx.checkpoint import fingerprint
 from gemma_mlx.config import Config, read_config
 from gemma_mlx.decoding.costs import Drafter
 from gemma_mlx.decoding.depth import DepthController
-from gemma_mlx.decoding.lookup import PromptLookup
-from gemma_mlx.decoding.prefill import SoftTokens
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
 from gemma_mlx.decoding.scoring import logprobs_of
 from gemma_mlx.decoding.session import Session
-from gemma_mlx.decoding.speculate import DepthRule, Drafting, DraftMode
+from gemma_mlx.decoding.speculate import DepthRule, DraftMode
+from gemma_mlx.draft_choice import check_draft, drafter_to_load, drafting_after
 from gemma_mlx.drafter_weights import load_drafter
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
-from gemma_mlx.home import find_drafter, find_model
-from gemma_mlx.inputs.image import BUDGETS, ImagePatches
+from gemma_mlx.home import find_model
+from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.inputs.media import MEDIA_TYPES
-from gemma_mlx.inputs.prompt import MediaSpan, PromptBuilder
+from gemma_mlx.inputs.prompt import PromptBuilder
 from gemma_mlx.machine import Machine, this_machine
-from gemma_mlx.memory import PATCHES_AT_ONCE, Plan, Planner, stored_numbers, weights_bytes
+from gemma_mlx.memory import Plan, Planner, stored_numbers, weights_bytes
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.quantized_cache import check_kv_bits
+from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.weights import computing_dtype, load_model
 
 MAX_TOKENS = 2048
@@ -86,7 +85,7 @@ def load(
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
     dtype = dtype or computing_dtype()
-    drafter_folder = _find_drafter(found, drafter, draft)
+    drafter_folder = drafter_to_load(found, drafter, draft)
     drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0
     planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits, drafter_bytes)
     plan = planner.require(context_tokens)
@@ -97,27 +96,6 @@ def load(
         model = load_model(found, config, dtype)
         loaded_drafter = load_drafter(drafter_folder, found, config, model) if drafter_folder else None
     return Gemma(found, config, prompts, model, plan, identity, loaded_drafter)
-
-
-def _find_drafter(model: Path, named: str | os.PathLike[str] | None, draft: DraftMode) -> Path | None:
-    """The folder of the drafter to load; None where none is wanted, or none is named and none is there."""
-    if draft not in get_args(DraftMode):
-        raise UsageError(f"draft is {draft!r}, it must be one of {', '.join(get_args(DraftMode))}")
-    if draft in ("lookup", "off"):
-        if named is not None:
-            raise UsageError(f"a drafter has no effect with draft {draft!r}; leave one of them out")
-        return None
-    found = find_drafter(model, named)
-    if found is None and draft == "mtp":
-        raise _without_drafter(model.resolve().name)
-    return found
-
-
-def _without_drafter(name: str) -> UsageError:
-    return UsageError(
-        f"draft is 'mtp', but {name} has no drafter; convert google/gemma-4-12B-it-assistant into its folder drafter, "
-        "or leave it at 'auto'"
-    )
 
 
 class Gemma:
@@ -262,7 +240,7 @@ class Gemma:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
         if logprobs < 0:
             raise UsageError(f"logprobs is {logprobs}, it must be 0 or more")
-        self._check_draft(draft)
+        check_draft(draft, self.drafter, self.name)
         if session is not None and not session.is_of(self.model):
             raise UsageError("this session is of another model; take one of gemma.session()")
         prepared = self.prepare(messages, detail)
@@ -282,24 +260,9 @@ class Gemma:
             max_tokens=min(max_tokens, room),
             logprobs=logprobs,
             session=session or self.session(),
-            drafting=self._drafting(draft, prompt.ids),
+            drafting=drafting_after(prompt.ids, draft, self.depth_rule, self.drafter, self.prompts.tokenizer),
             progress=progress,
         )
-
-    def _check_draft(self, draft: str) -> None:
-        if draft not in get_args(DraftMode):
-            raise UsageError(f"draft is {draft!r}, it must be one of {', '.join(get_args(DraftMode))}")
-        if draft == "mtp" and self.drafter is None:
-            raise _without_drafter(self.name)
-
-    def _drafting(self, draft: DraftMode, prompt_ids: Sequence[int]) -> Drafting | None:
-        """Who drafts the tokens after a prompt; None for nobody."""
-        drafter = self.drafter if draft in ("auto", "mtp") else None
-        lookup = None
-        if draft in ("auto", "lookup"):
-            tokenizer = self.prompts.tokenizer
-            lookup = PromptLookup(prompt_ids, lambda index: not tokenizer.is_silent(index))
-        return Drafting(self.depth_rule, drafter, lookup) if drafter or lookup else None
 
     def reply(self, messages: Messages, **options: Any) -> Reply:
         """The whole answer to `messages`; `options` are those of `stream`."""
@@ -320,7 +283,7 @@ class Gemma:
                 "shorten them"
             )
         with self.plan.limits():
-            caches, media = self.model.make_caches(self.plan.kv_bits), self.soft_tokens(prompt.spans)
+            caches, media = self.model.make_caches(self.plan.kv_bits), soft_tokens(self.model, prompt.spans)
             found = logprobs_of(self.model, caches, ids, media, len(prompt), self.plan.pace.block_sizes)
         return Score(tuple(answer_ids), tuple(found))
 
@@ -336,33 +299,8 @@ class Gemma:
             )
         return context - prompt_tokens
 
-    def soft_tokens(self, spans: Sequence[MediaSpan]) -> list[SoftTokens]:
-        """The media of a prompt as `decoding` takes them."""
-        return [
-            SoftTokens(
-                start=span.start,
-                stop=span.start + span.length,
-                is_image=span.kind == "image",
-                digest=span.digest,
-                rows=partial(_embed, self.model, span),
-            )
-            for span in spans
-        ]
-
 
 def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     """How many ids both begin with."""
     pairs = zip(first, second, strict=False)
     return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
-
-
-def _embed(model: Gemma4, span: MediaSpan, first: int, last: int) -> mx.array:
-    media = span.media
-    if isinstance(media, ImagePatches):
-        parts = []
-        for start in range(first, last, PATCHES_AT_ONCE):
-            part = slice(start, min(start + PATCHES_AT_ONCE, last))
-            parts.append(model.embed_image(mx.array(media.patches[part]), mx.array(media.positions[part])))
-            mx.eval(parts[-1])
-        return mx.concatenate(parts)
-    return model.embed_sound(mx.array(media[first:last]))

@@ -26,6 +26,7 @@ from gemma_mlx.inputs.prompt import MediaSpan
 from gemma_mlx.machine import Machine, mac
 from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, Planner, stored_numbers
 from gemma_mlx.model.gemma4 import Gemma4
+from gemma_mlx.soft_tokens import soft_tokens
 
 RELEASED = Path(__file__).parent / "golden" / "released_config.json"
 LIMIT_16_GB = 11_453_246_122
@@ -207,7 +208,7 @@ def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None,
     mx.reset_peak_memory()
     session = gemma.session()
     ids = [7] * (plan.context_tokens - 2)
-    media = gemma.soft_tokens([largest_picture(start) for start in pictures])
+    media = soft_tokens(gemma.model, [largest_picture(start) for start in pictures])
     session.prefill(ids, media, stable_tokens=len(ids) - 3)
     mx.eval(gemma.model.logits(gemma.model(gemma.model.embed_tokens(mx.array([[7]])), session.caches)))
     peak_bytes = mx.get_peak_memory() - before_bytes
