@@ -20,12 +20,12 @@ from typing import Any
 import mlx.core as mx
 
 from convert.packing import pack_rows
-from convert.recipes import Recipe, module_kind, recipe_named
+from convert.recipes import Packing, Recipe, module_kind, recipe_named
 from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
-from convert.source import read_slices, read_source
-from gemma_mlx.checkpoint import INDEX_FILE, TensorInfo
+from convert.source import SourceTensor, read_source
+from convert.tally import Tally
+from gemma_mlx.checkpoint import INDEX_FILE
 from gemma_mlx.config import read_json
-from gemma_mlx.drafter_config import is_drafter
 from gemma_mlx.errors import CheckpointError, UsageError
 from gemma_mlx.inputs.prompt import PromptBuilder
 from gemma_mlx.names import mlx_name
@@ -54,8 +54,8 @@ class ConversionReport:
     """Size of the folder."""
     bits_per_weight: float
     """Bits on disk for a number of the source, averaged over all tensors, scales and biases included."""
-    relative_errors: dict[str, float]
-    """RMS of what packing changed over RMS of the weights, for each kind of packed module ("q_proj", ...)."""
+    changes: dict[str, Tally]
+    """What packing changed, for each kind of packed module ("q_proj", ...)."""
     seconds: float
     is_drafter: bool
     """Whether the source was a drafter and not the model itself."""
@@ -65,10 +65,10 @@ class ConversionReport:
 class _Job:
     """One tensor of the source and what becomes of it."""
 
-    info: TensorInfo
+    tensor: SourceTensor
     kind: str
-    packing: tuple[int, int] | None
-    """(bits, group size), None where it stays whole."""
+    packing: Packing | None
+    """None where it stays whole."""
     outputs: tuple[OutputTensor, ...]
     """Weight, or weight, scales and biases."""
 
@@ -97,46 +97,47 @@ def convert_checkpoint(
     chosen = recipe_named(recipe)
     if os.path.lexists(destination):
         raise UsageError(f"{destination} exists and is not overwritten; name a new folder or remove it first")
-    drafter = is_drafter(source)
-    jobs = [_job(name, info, chosen, drafter) for name, info in read_source(source).items()]
-    if not drafter:
+    found = read_source(source)
+    jobs = [_job(name, tensor, chosen, found.is_drafter) for name, tensor in found.tensors.items()]
+    if not found.is_drafter:
         PromptBuilder.from_folder(source)  # raises where tokenizer or chat template are missing or damaged
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     with _appearing_whole(destination) as folder:
         _write_text_side(source, folder, chosen, shards)
         _check_space(folder, sum(shard.nbytes for shard in shards))
-        errors = _write_shards(folder, jobs, shards, progress or (lambda done, total: None))
+        changes = _write_shards(folder, jobs, shards, progress or (lambda done, total: None))
         bytes_written = sum(file.stat().st_size for file in folder.iterdir())
-    numbers = sum(math.prod(job.info.shape) for job in jobs)
+    numbers = sum(math.prod(job.tensor.shape) for job in jobs)
     return ConversionReport(
         tensors=len(jobs),
         bytes_written=bytes_written,
         bits_per_weight=8 * sum(shard.tensor_bytes for shard in shards) / numbers,
-        relative_errors=errors,
+        changes=changes,
         seconds=time.perf_counter() - started,
-        is_drafter=drafter,
+        is_drafter=found.is_drafter,
     )
 
 
-def _job(name: str, info: TensorInfo, recipe: Recipe, is_drafter: bool) -> _Job:
-    path = info.name if is_drafter else mlx_name(name)  # drafters have one spelling everywhere
-    if recipe.group_size is None or not recipe.packs(name):
-        dtype = "I64" if info.dtype == "I64" else "BF16"
-        return _Job(info, "", None, (OutputTensor(path, dtype, info.shape),))
-    rows, columns = info.shape
-    if columns % recipe.group_size:
+def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _Job:
+    path = tensor.name if is_drafter else mlx_name(name)  # drafters have one spelling everywhere
+    packing = recipe.packing_of(name)
+    if packing is None:
+        dtype = "I64" if tensor.dtype == "I64" else "BF16"
+        return _Job(tensor, "", None, (OutputTensor(path, dtype, tensor.shape),))
+    rows, columns = tensor.shape
+    if columns % packing.group_size:
         raise CheckpointError(
-            f"{info.name} has {columns} columns, not a multiple of the group size {recipe.group_size}: it cannot be "
+            f"{tensor.name} has {columns} columns, not a multiple of the group size {packing.group_size}: it cannot be "
             "packed; use the recipe bf16"
         )
     module = path.removesuffix(".weight")
-    groups = columns // recipe.group_size
+    groups = columns // packing.group_size
     outputs = (
-        OutputTensor(path, "U32", (rows, columns * recipe.bits // 32)),
+        OutputTensor(path, "U32", (rows, columns * packing.bits // 32)),
         OutputTensor(f"{module}.scales", "BF16", (rows, groups)),
         OutputTensor(f"{module}.biases", "BF16", (rows, groups)),
     )
-    return _Job(info, module_kind(name), (recipe.bits, recipe.group_size), outputs)
+    return _Job(tensor, module_kind(name), packing, outputs)
 
 
 @contextmanager
@@ -191,14 +192,20 @@ def _write_text_side(source: Path, folder: Path, recipe: Recipe, shards: list[Sh
     config = read_json(source / "config.json")
     for key in ("quantization", "quantization_config"):  # mlx-lm reads the first, others the second
         config.pop(key, None)
-        if recipe.group_size is not None:
-            config[key] = {"group_size": recipe.group_size, "bits": recipe.bits, "mode": "affine"}
+        if recipe.packing is not None:
+            config[key] = _config_entry(recipe.packing) | {
+                mlx_name(path): _config_entry(packing) for path, packing in recipe.overrides.items()
+            }
     _write_json(folder / "config.json", config)
     index = {
         "metadata": {"total_size": sum(shard.tensor_bytes for shard in shards)},
         "weight_map": dict(sorted((name, shard.file_name) for shard in shards for name in shard.places)),
     }
     _write_json(folder / INDEX_FILE, index)
+
+
+def _config_entry(packing: Packing) -> dict[str, Any]:
+    return {"group_size": packing.group_size, "bits": packing.bits, "mode": "affine"}
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
@@ -214,26 +221,27 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _write_shards(folder: Path, jobs: list[_Job], shards: list[Shard], progress: Progress) -> dict[str, float]:
-    """Converts every tensor; the relative RMS error of each kind of packed module."""
-    total_bytes, done_bytes = sum(job.info.nbytes for job in jobs), 0
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+def _write_shards(folder: Path, jobs: list[_Job], shards: list[Shard], progress: Progress) -> dict[str, Tally]:
+    """Converts every tensor; what that changed, for each kind of packed module."""
+    total_bytes, done_bytes = sum(job.tensor.nbytes for job in jobs), 0
+    changes: dict[str, Tally] = defaultdict(Tally)
     for shard in shards:
         with ShardWriter(folder, shard) as writer:
             for job in (job for job in jobs if job.outputs[0].name in shard.places):
-                for rows in read_slices(job.info):
-                    _write_slice(writer, job, rows, sums)
+                for rows in job.tensor.slices():
+                    tally = _write_slice(writer, job, rows)
+                    if job.packing is not None:
+                        changes[job.kind] += tally
                     done_bytes += rows.nbytes
                     progress(done_bytes, total_bytes)
-    return {kind: math.sqrt(error / max(whole, 1e-30)) for kind, (error, whole) in sorted(sums.items())}
+    return dict(sorted(changes.items()))
 
 
-def _write_slice(writer: ShardWriter, job: _Job, rows: mx.array, sums: dict[str, list[float]]) -> None:
+def _write_slice(writer: ShardWriter, job: _Job, rows: mx.array) -> Tally:
     if job.packing is None:
         writer.write(job.outputs[0].name, rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16))
-        return
-    packed = pack_rows(rows, *job.packing)
+        return Tally()
+    packed = pack_rows(rows, job.packing)
     for output, part in zip(job.outputs, (packed.codes, packed.scales, packed.biases), strict=True):
         writer.write(output.name, part)
-    sums[job.kind][0] += packed.squared_error
-    sums[job.kind][1] += packed.squared_sum
+    return packed.tally

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from convert.recipes import Packing
+from convert.tally import Tally
+
 
 @dataclass(frozen=True)
 class PackedRows:
@@ -22,13 +25,10 @@ class PackedRows:
     """bfloat16, [rows, columns / group_size]."""
     biases: mx.array
     """bfloat16, [rows, columns / group_size]."""
-    squared_error: float
-    """Sum over all numbers of (packed - original) squared."""
-    squared_sum: float
-    """Sum over all numbers of original squared."""
+    tally: Tally
 
 
-def pack_rows(rows: mx.array, bits: int, group_size: int) -> PackedRows:
+def pack_rows(rows: mx.array, packing: Packing) -> PackedRows:
     """Packs `rows` [R, columns] with 4 or 8 bits. No number moves by more than half a step, but for the rounding of
     scale and bias to bfloat16 (at 4 bits 0.07 of a step, at 8 bits one step, at the ends of a group's range).
 
@@ -36,6 +36,7 @@ def pack_rows(rows: mx.array, bits: int, group_size: int) -> PackedRows:
     error on 256 x 3840 normal numbers, group 64: 0.0879 at 4 bits and 0.0053 at 8, where `mx.quantize` has 0.0909
     and 0.0073 (`pytest tests/convert -s -k smaller_error_than_mx_quantize` prints them).
     """
+    bits, group_size = packing.bits, packing.group_size
     groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, group_size)
     low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
     levels = 2**bits - 1
@@ -52,7 +53,7 @@ def pack_rows(rows: mx.array, bits: int, group_size: int) -> PackedRows:
     mx.eval(packed, scales, biases, error, squares)
     # Sums over many rows need more digits than float32 has.
     error_sum, squared_sum = (float(np.array(part).sum(dtype=np.float64)) for part in (error, squares))
-    return PackedRows(packed, scales, biases, error_sum, squared_sum)
+    return PackedRows(packed, scales, biases, Tally(error_sum, squared_sum))
 
 
 def _rounded(values: mx.array) -> mx.array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gemma_mlx.errors import UsageError
 
@@ -18,21 +18,41 @@ PACKED_IN_DRAFTERS = frozenset(["pre_projection", "post_projection"])
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """`bits` per number, in groups of `group_size` that share a scale and a bias; None: bfloat16, nothing packed."""
+class Packing:
+    """`bits` per number, in groups of `group_size` that share a scale and a bias."""
 
     bits: int
-    group_size: int | None
+    group_size: int
 
-    def packs(self, name: str) -> bool:
-        """Whether the tensor with this canonical name is packed."""
-        return self.group_size is not None and module_kind(name) in PACKED_MODULES | PACKED_IN_DRAFTERS
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits on disk for a number, its share of scale and bias included."""
+        return self.bits + 32 / self.group_size
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the modules in `PACKED_MODULES` are packed; None: bfloat16, nothing packed."""
+
+    name: str
+    packing: Packing | None
+    overrides: Mapping[str, Packing] = field(default_factory=dict)
+    """Canonical module path -> the packing of a module that differs."""
+
+    def packing_of(self, name: str) -> Packing | None:
+        """How the tensor with this canonical name is packed; None where it stays whole."""
+        if self.packing is None or module_kind(name) not in PACKED_MODULES | PACKED_IN_DRAFTERS:
+            return None
+        return self.overrides.get(name.removesuffix(".weight"), self.packing)
 
 
 RECIPES = {
-    "4bit": Recipe(bits=4, group_size=64),
-    "8bit": Recipe(bits=8, group_size=64),
-    "bf16": Recipe(bits=16, group_size=None),
+    recipe.name: recipe
+    for recipe in (
+        Recipe("4bit", Packing(bits=4, group_size=64)),
+        Recipe("8bit", Packing(bits=8, group_size=64)),
+        Recipe("bf16", None),
+    )
 }
 
 
@@ -53,8 +73,9 @@ def stored_by_recipe(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> d
     stored = {"U32": 0, "BF16": 0}
     for name, shape in shapes.items():
         numbers = math.prod(shape)
-        if recipe.group_size is not None and recipe.packs(name):
-            stored["U32"] += numbers * recipe.bits // 32
-            numbers = 2 * (numbers // recipe.group_size)  # a scale and a bias each
+        packing = recipe.packing_of(name)
+        if packing is not None:
+            stored["U32"] += numbers * packing.bits // 32
+            numbers = 2 * (numbers // packing.group_size)  # a scale and a bias each
         stored["BF16"] += numbers
     return stored

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -25,8 +27,48 @@ SLICE_NUMBERS = 1 << 19
 tensors, and so small that the size of a tensor does not matter for memory."""
 
 
-def read_source(folder: Path) -> dict[str, TensorInfo]:
-    """The tensors of an unpacked Gemma 4 12B or its drafter by canonical name, in the order of their bytes on disk.
+class SourceTensor(Protocol):
+    """A tensor to convert: what is known of it, and its numbers a few rows at a time."""
+
+    @property
+    def name(self) -> str:
+        """As the source spells it."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str:
+        """The format's word for what `slices` gives: "BF16", "F32" or "I64"."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """To be read of the source."""
+        ...
+
+    def slices(self) -> Iterator[mx.array]:
+        """All rows in order, as bfloat16, float32 or int64 [rows, ...], about SLICE_NUMBERS at a time.
+
+        Raises CheckpointError if a number is NaN or infinite, or if the source ends early.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted."""
+
+    folder: Path
+    is_drafter: bool
+    """Whether it is a drafter and not the model itself."""
+    tensors: dict[str, SourceTensor]
+    """By canonical name, in the order of their bytes on disk."""
+
+
+def read_source(folder: Path) -> Source:
+    """An unpacked Gemma 4 12B or its drafter.
 
     Raises CheckpointError for another model, a packed one, and one whose tensors are not exactly those of its config.
     Warns (GemmaWarning) of a key of config.json that is unknown here.
@@ -44,27 +86,47 @@ def read_source(folder: Path) -> dict[str, TensorInfo]:
         require_tensors(folder, infos, Drafter(config).shapes(), "a drafter of Gemma 4 12B")
     else:
         require_tensors(folder, infos, Gemma4(config).shapes())
-    return dict(sorted(infos.items(), key=lambda item: (item[1].file, item[1].start)))
+    in_order = sorted(infos.items(), key=lambda item: (item[1].file, item[1].start))
+    tensors: dict[str, SourceTensor] = {name: StoredTensor(info) for name, info in in_order}
+    return Source(folder, isinstance(config, DrafterConfig), tensors)
 
 
-def read_slices(info: TensorInfo) -> Iterator[mx.array]:
-    """The rows of a tensor in order, as bfloat16, float32 or int64 [rows, ...], about SLICE_NUMBERS at a time.
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that lies in a file as it is."""
 
-    Raises CheckpointError if a number is NaN or infinite, or if the file ends early.
-    """
-    row_shape = info.shape[1:]
-    row_numbers = math.prod(row_shape)
-    rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
-    stored = {"BF16": "<u2", "F32": "<f4", "I64": "<i8"}[info.dtype]
-    with info.file.open("rb") as stream:
-        stream.seek(info.start)
-        for first in range(0, info.shape[0], rows_at_once):
-            rows = min(rows_at_once, info.shape[0] - first)
-            numbers = np.fromfile(stream, dtype=stored, count=rows * row_numbers)
-            if len(numbers) != rows * row_numbers:
-                raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
-            array = mx.array(numbers)
-            array = (array.view(mx.bfloat16) if info.dtype == "BF16" else array).reshape(rows, *row_shape)
-            if not mx.isfinite(array).all().item():
-                raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
-            yield array
+    info: TensorInfo
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.info.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.info.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return self.info.nbytes
+
+    def slices(self) -> Iterator[mx.array]:
+        info, row_shape = self.info, self.info.shape[1:]
+        row_numbers = math.prod(row_shape)
+        rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
+        stored = {"BF16": "<u2", "F32": "<f4", "I64": "<i8"}[info.dtype]
+        with info.file.open("rb") as stream:
+            stream.seek(info.start)
+            for first in range(0, info.shape[0], rows_at_once):
+                rows = min(rows_at_once, info.shape[0] - first)
+                numbers = np.fromfile(stream, dtype=stored, count=rows * row_numbers)
+                if len(numbers) != rows * row_numbers:
+                    raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
+                array = mx.array(numbers)
+                array = (array.view(mx.bfloat16) if info.dtype == "BF16" else array).reshape(rows, *row_shape)
+                if not mx.isfinite(array).all().item():
+                    raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
+                yield array

@@ -78,8 +78,8 @@ def test_packed_weights_are_close_and_the_rest_is_untouched(source: Path, tmp_pa
         error = mx.sqrt(mx.square(whole - original).sum() / mx.square(original.astype(mx.float32)).sum()).item()
         assert error < {4: 0.095, 8: 0.006}[bits], name
     assert set(written) == names
-    assert sorted(report.relative_errors) == sorted(PACKED)
-    assert all(0 < error < {4: 0.095, 8: 0.006}[bits] for error in report.relative_errors.values())
+    assert sorted(report.changes) == sorted(PACKED)
+    assert all(0 < tally.relative_error < {4: 0.095, 8: 0.006}[bits] for tally in report.changes.values())
 
 
 def test_slices_of_a_tensor_join_without_a_seam(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_bf16_is_the_source_bit_for_bit(source: Path, tmp_path: Path) -> None:
     assert set(written) == {_mlx(name) for name in original}
     assert all(_same_bits(written[_mlx(name)], array) for name, array in original.items())
     assert "quantization" not in json.loads((tmp_path / "out/config.json").read_text())
-    assert (report.bits_per_weight, report.relative_errors) == (16.0, {})
+    assert (report.bits_per_weight, report.changes) == (16.0, {})
 
 
 def test_config_says_how_it_is_packed_and_keeps_the_rest(source: Path, tmp_path: Path) -> None:

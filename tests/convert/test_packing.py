@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from convert.packing import PackedRows, pack_rows
+from convert.recipes import Packing
+from convert.tally import Tally
 
 GROUP = 64
 
@@ -26,18 +28,18 @@ def _relative_error(rows: mx.array, unpacked: mx.array) -> float:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_smaller_error_than_mx_quantize(bits: int) -> None:
     rows = _normal(256)
-    theirs = PackedRows(*mx.quantize(rows, group_size=GROUP, bits=bits), 0.0, 0.0)
-    ours = pack_rows(rows, bits, GROUP)
+    theirs = PackedRows(*mx.quantize(rows, group_size=GROUP, bits=bits), Tally())
+    ours = pack_rows(rows, Packing(bits, GROUP))
     error, their_error = (_relative_error(rows, _unpacked(packed, bits)) for packed in (ours, theirs))
     print(f"\n{bits} bits: {error:.4f}, mx.quantize {their_error:.4f}")
     assert error < 0.97 * their_error
-    assert np.sqrt(ours.squared_error / ours.squared_sum) == pytest.approx(error, rel=1e-5)
+    assert ours.tally.relative_error == pytest.approx(error, rel=1e-5)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_no_number_moves_by_more_than_half_a_step(bits: int) -> None:
     rows = _normal(64)
-    packed = pack_rows(rows, bits, GROUP)
+    packed = pack_rows(rows, Packing(bits, GROUP))
     moved = np.abs(np.array(_unpacked(packed, bits)) - np.array(rows.astype(mx.float32))).reshape(64, -1, GROUP)
     scales = np.array(packed.scales.astype(mx.float32))[..., None]
     biases = np.abs(np.array(packed.biases.astype(mx.float32)))[..., None]
@@ -49,7 +51,7 @@ def test_no_number_moves_by_more_than_half_a_step(bits: int) -> None:
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_codes_are_what_quantized_matmul_reads(bits: int) -> None:
-    packed, x = pack_rows(_normal(64, 256), bits, GROUP), mx.random.normal((3, 256), key=mx.random.key(2))
+    packed, x = pack_rows(_normal(64, 256), Packing(bits, GROUP)), mx.random.normal((3, 256), key=mx.random.key(2))
     scales, biases = packed.scales.astype(mx.float32), packed.biases.astype(mx.float32)
     product = mx.quantized_matmul(x, packed.codes, scales, biases, group_size=GROUP, bits=bits)
     assert mx.allclose(product, x @ _unpacked(packed, bits).T, atol=1e-3)
@@ -59,7 +61,7 @@ def test_codes_are_what_quantized_matmul_reads(bits: int) -> None:
 def test_first_code_is_in_the_lowest_bits(bits: int) -> None:
     row = mx.zeros((1, GROUP))
     row[0, 1] = 1.0
-    codes = int(pack_rows(row, bits, GROUP).codes[0, 0].item())
+    codes = int(pack_rows(row, Packing(bits, GROUP)).codes[0, 0].item())
     top = 2**bits - 1
     assert [codes >> bits * i & top for i in range(3)] == [0, top, 0]
 
@@ -67,6 +69,6 @@ def test_first_code_is_in_the_lowest_bits(bits: int) -> None:
 @pytest.mark.parametrize("value", [0.0, 0.3125, -7.0])
 def test_group_of_one_value_is_exact(value: float) -> None:
     rows = mx.full((2, GROUP), value, dtype=mx.bfloat16)
-    packed = pack_rows(rows, 4, GROUP)
+    packed = pack_rows(rows, Packing(4, GROUP))
     assert mx.array_equal(_unpacked(packed, 4), rows.astype(mx.float32))
-    assert packed.squared_error == 0.0
+    assert packed.tally.squared_error == 0.0
