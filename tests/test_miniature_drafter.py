@@ -17,6 +17,7 @@ from gemma_mlx.drafter_weights import load_drafter
 from gemma_mlx.home import find_drafter, miniature_folder
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.drafter import Drafter
+from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.tasks.captioning import PROMPT as CAPTION_PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
@@ -52,7 +53,7 @@ def drafts(drafter: Drafter, last_id: int, hidden: mx.array, caches: list[Cache]
 def answer(gemma: Gemma, drafter: Drafter, messages: list[dict[str, Any]], rounds: Rounds) -> list[int]:
     """A greedy answer in rounds of DEPTH drafts, counted in `rounds`."""
     model, prompt, caches = gemma.model, gemma.prompts.build(gemma.prepare(messages)), gemma.model.make_caches()
-    hidden = forward_chunk(model, caches, prompt.ids, gemma.soft_tokens(prompt.spans), len(prompt))[:, -1:]
+    hidden = forward_chunk(model, caches, prompt.ids, soft_tokens(gemma.model, prompt.spans), len(prompt))[:, -1:]
     said = [int(mx.argmax(model.logits(hidden)).item())]
     rounds.passes += 1
     while not gemma.stop_ids & set(said):
