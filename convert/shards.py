@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from gemma_mlx.checkpoint import DTYPE_BYTES
 
@@ -80,22 +81,35 @@ def _shard(file_name: str, tensors: list[OutputTensor]) -> Shard:
 
 
 class ShardWriter:
-    """Fills one shard: rows of any of its tensors, each tensor's own in order. Every tensor is whole at the end."""
+    """Fills one shard, or goes on filling it: rows of any of its tensors, each tensor's own in order."""
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         self._shard = shard
         self._next = {name: start for name, (start, _) in shard.places.items()}
-        self._stream = (folder / shard.file_name).open("wb")
-        self._stream.write(shard.header)
+        descriptor = os.open(folder / shard.file_name, os.O_RDWR | os.O_CREAT, 0o666)
+        self._stream = os.fdopen(descriptor, "r+b", buffering=0)
+        self._write_at(0, shard.header)
 
-    def write(self, name: str, rows: mx.array) -> None:
-        """Appends `rows` (bfloat16, uint32 or int64) to the tensor `name`."""
-        numbers = np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows)
+    def write(self, name: str, numbers: npt.NDArray[np.generic]) -> None:
+        """Appends rows to the tensor `name`; the numbers of bfloat16 come as uint16."""
         stop = self._next[name] + numbers.nbytes
         assert stop <= self._shard.places[name][1], f"{name} has more rows than its header says"
-        self._stream.seek(self._next[name])
-        self._stream.write(numbers.data)
+        self._write_at(self._next[name], np.ascontiguousarray(numbers).data.cast("B"))
         self._next[name] = stop
+
+    def require_whole(self, names: Iterable[str]) -> None:
+        """AssertionError unless all rows of these tensors were written."""
+        short = [name for name in names if self._next[name] != self._shard.places[name][1]]
+        assert not short, f"{short[0]} has fewer rows than its header says"
+
+    def sync(self) -> None:
+        """Waits until all that was written is on the disk."""
+        os.fsync(self._stream.fileno())
+
+    def _write_at(self, place: int, data: bytes | memoryview) -> None:
+        self._stream.seek(place)
+        while len(data):  # the system may take less than all
+            data = data[self._stream.write(data) :]
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -104,6 +118,3 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-        if error is None:
-            short = [name for name, (_, stop) in self._shard.places.items() if self._next[name] != stop]
-            assert not short, f"{short[0]} has fewer rows than its header says"

@@ -5,17 +5,21 @@ Plain reads rather than a memory map: mapped pages count as resident memory.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
-from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
+from convert.journal import Identity
+from convert.read_ahead import read_ahead
+from gemma_mlx.checkpoint import TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
 from gemma_mlx.config import read_config
 from gemma_mlx.drafter_config import DrafterConfig, is_drafter, read_drafter_config
 from gemma_mlx.errors import CheckpointError, GemmaWarning
@@ -25,6 +29,14 @@ from gemma_mlx.model.gemma4 import Gemma4
 SLICE_NUMBERS = 1 << 19
 """Read and packed at once: small enough for the processor's cache, which makes packing four times as fast as whole
 tensors, and so small that the size of a tensor does not matter for memory."""
+
+
+class Readable(Protocol):
+    """Bytes that come one after the other: an unbuffered file, or an answer of a server."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fills the beginning of `buffer`; how many bytes, 0 at the end."""
+        ...
 
 
 class SourceTensor(Protocol):
@@ -61,10 +73,17 @@ class Source:
     """What is converted."""
 
     folder: Path
+    """Its config, tokenizer and so on."""
     is_drafter: bool
     """Whether it is a drafter and not the model itself."""
     tensors: dict[str, SourceTensor]
     """By canonical name, in the order of their bytes on disk."""
+    identity: Identity
+    """Tells these numbers from any others: an unfinished conversion goes on only where it is the same."""
+    repository: str | None = None
+    """Where it was downloaded from, as google/gemma-4-12B-it."""
+    revision: str | None = None
+    """The commit there."""
 
 
 def read_source(folder: Path) -> Source:
@@ -88,7 +107,16 @@ def read_source(folder: Path) -> Source:
         require_tensors(folder, infos, Gemma4(config).shapes())
     in_order = sorted(infos.items(), key=lambda item: (item[1].file, item[1].start))
     tensors: dict[str, SourceTensor] = {name: StoredTensor(info) for name, info in in_order}
-    return Source(folder, isinstance(config, DrafterConfig), tensors)
+    return Source(folder, isinstance(config, DrafterConfig), tensors, identity_of(tensor_files(folder)))
+
+
+def identity_of(files: Iterable[Path]) -> Identity:
+    """What tells these weight files from others, or from themselves when they were written anew."""
+    identity = {}
+    for file in files:
+        status, digest = file.stat(), hashlib.sha256(header_bytes(file)).hexdigest()
+        identity[file.name] = f"{status.st_size} bytes of {status.st_mtime_ns} ns, header {digest}"
+    return identity
 
 
 @dataclass(frozen=True)
@@ -114,19 +142,44 @@ class StoredTensor:
         return self.info.nbytes
 
     def slices(self) -> Iterator[mx.array]:
-        info, row_shape = self.info, self.info.shape[1:]
-        row_numbers = math.prod(row_shape)
-        rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
-        stored = {"BF16": "<u2", "F32": "<f4", "I64": "<i8"}[info.dtype]
-        with info.file.open("rb") as stream:
-            stream.seek(info.start)
-            for first in range(0, info.shape[0], rows_at_once):
-                rows = min(rows_at_once, info.shape[0] - first)
-                numbers = np.fromfile(stream, dtype=stored, count=rows * row_numbers)
-                if len(numbers) != rows * row_numbers:
-                    raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
-                array = mx.array(numbers)
-                array = (array.view(mx.bfloat16) if info.dtype == "BF16" else array).reshape(rows, *row_shape)
-                if not mx.isfinite(array).all().item():
-                    raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
-                yield array
+        with self.info.file.open("rb", buffering=0) as stream:
+            stream.seek(self.info.start)
+            yield from rows_of(self.info, stream)
+
+
+def rows_of(info: TensorInfo, stream: Readable) -> Iterator[mx.array]:
+    """The rows of a tensor whose bytes come next in `stream`, which is read ahead in another thread.
+
+    Raises CheckpointError if a number is NaN or infinite, or if the stream ends early.
+    """
+    row_shape = info.shape[1:]
+    for numbers in read_ahead(_blocks_of(info, stream)):
+        array = mx.array(numbers)
+        yield (array.view(mx.bfloat16) if info.dtype == "BF16" else array).reshape(-1, *row_shape)
+
+
+def _blocks_of(info: TensorInfo, stream: Readable) -> Iterator[npt.NDArray[Any]]:
+    """The same as stored: bfloat16 as its bits."""
+    row_numbers = math.prod(info.shape[1:])
+    rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
+    for first in range(0, info.shape[0], rows_at_once):
+        rows = min(rows_at_once, info.shape[0] - first)
+        numbers = np.empty(rows * row_numbers, _STORED[info.dtype])
+        left = numbers.data.cast("B")
+        while len(left):
+            count = stream.readinto(left)
+            if not count:
+                raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
+            left = left[count:]
+        if not _all_finite(numbers):
+            raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
+        yield numbers
+
+
+_STORED = {"BF16": "<u2", "F32": "<f4", "I64": "<i8"}
+
+
+def _all_finite(numbers: npt.NDArray[Any]) -> bool:
+    if numbers.dtype == np.uint16:  # bfloat16: NaN and infinity are those whose exponent is all ones
+        return not ((numbers & np.uint16(0x7F80)) == 0x7F80).any()
+    return bool(np.isfinite(numbers).all())

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from convert.shards import OutputTensor, ShardWriter, plan_shards
@@ -19,9 +20,9 @@ def test_rows_of_several_tensors_in_turn_give_a_file_that_mlx_loads(tmp_path: Pa
     norm = mx.arange(5).astype(mx.bfloat16)
     with ShardWriter(tmp_path, shard) as writer:
         for first, last in ((0, 2), (2, 3)):
-            writer.write("a.weight", codes[first:last])
-            writer.write("a.scales", scales[first:last])
-        writer.write("norm.weight", norm)
+            writer.write("a.weight", np.array(codes[first:last]))
+            writer.write("a.scales", np.array(scales[first:last].view(mx.uint16)))
+        writer.write("norm.weight", np.array(norm.view(mx.uint16)))
     loaded, metadata = mx.load(str(tmp_path / shard.file_name), return_metadata=True)
     assert metadata == {"format": "mlx"}
     assert all(mx.array_equal(loaded[name], array) for name, array in {"a.weight": codes, "a.scales": scales}.items())
@@ -50,13 +51,31 @@ def test_module_larger_than_the_limit_has_a_shard_of_its_own() -> None:
 
 def test_unfinished_tensor_is_noticed(tmp_path: Path) -> None:
     (shard,) = plan_shards([[NORM]], 1000)
-    with pytest.raises(AssertionError, match=r"norm\.weight has fewer rows"), ShardWriter(tmp_path, shard) as writer:
-        writer.write("norm.weight", mx.zeros(3, dtype=mx.bfloat16))
+    with ShardWriter(tmp_path, shard) as writer:
+        writer.write("norm.weight", np.zeros(3, np.uint16))
+        with pytest.raises(AssertionError, match=r"norm\.weight has fewer rows"):
+            writer.require_whole(["norm.weight"])
+        with pytest.raises(AssertionError, match=r"norm\.weight has more rows"):
+            writer.write("norm.weight", np.zeros(3, np.uint16))
+
+
+def test_a_file_that_was_begun_keeps_what_is_not_written_again(tmp_path: Path) -> None:
+    (shard,) = plan_shards([[CODES, SCALES], [NORM]], 1000)
+    with ShardWriter(tmp_path, shard) as writer:
+        writer.write("a.weight", np.arange(6, dtype=np.uint32))
+        writer.write("norm.weight", np.arange(3, dtype=np.uint16))
+    with ShardWriter(tmp_path, shard) as writer:
+        writer.write("norm.weight", np.arange(5, dtype=np.uint16))
+        writer.write("a.scales", np.arange(3, dtype=np.uint16))
+    loaded = mx.load(str(tmp_path / shard.file_name))
+    assert isinstance(loaded, dict)
+    assert loaded["a.weight"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert loaded["norm.weight"].view(mx.uint16).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_header_is_one_that_our_reader_trusts(tmp_path: Path) -> None:
     (shard,) = plan_shards([[CODES]], 1000)
     with ShardWriter(tmp_path, shard) as writer:
-        writer.write("a.weight", mx.zeros((3, 2), dtype=mx.uint32))
+        writer.write("a.weight", np.zeros((3, 2), np.uint32))
     (info,) = read_header(tmp_path / shard.file_name)
     assert (info.name, info.dtype, info.shape) == ("a.weight", "U32", (3, 2))

@@ -1,0 +1,155 @@
+"""A folder that appears whole or not at all, and whose unfinished work survives a kill.
+
+NAME.partial/              locked by the process that works on it, as long as it lives
+    journal.jsonl          what is done
+    folder/                becomes NAME at the end, by one rename
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from convert.journal import Identity, Journal
+from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
+
+JOURNAL_FILE, INNER_FOLDER = "journal.jsonl", "folder"
+
+
+@dataclass(frozen=True)
+class PartialFolder:
+    """The place to work in, and what is done there."""
+
+    folder: Path
+    journal: Journal
+
+
+def partial_path(destination: Path) -> Path:
+    """Where the unfinished work on `destination` lies."""
+    return destination.with_name(destination.name + ".partial")
+
+
+def refuse_existing(destination: Path) -> None:
+    """Raises UsageError if there is anything at `destination`."""
+    if os.path.lexists(destination):
+        raise UsageError(f"{destination} exists and is not overwritten; name a new folder or remove it first")
+
+
+@contextmanager
+def partial_folder(
+    destination: Path, identity: Identity, needed_bytes: int, *, restart: bool = False
+) -> Iterator[PartialFolder]:
+    """A folder to write into, which is `destination` when the block ends well.
+
+    It is the one that an earlier run with the same `identity` left behind, if there is one. When the block does not
+    end well, it stays for the next run; only a GemmaError, which the same command would meet again, removes it, and
+    the parents that were made for it.
+
+    Raises UsageError for an earlier run with another `identity`, unless `restart` throws that away; CheckpointError
+    where another process works on it, where fewer bytes are free than are missing of `needed_bytes`, and for an
+    OSError in the block.
+    """
+    partial = partial_path(destination)
+    with _made_and_locked(partial):
+        refuse_existing(destination)
+        work = PartialFolder(partial / INNER_FOLDER, Journal(partial / JOURNAL_FILE))
+        _require_same(partial, work.journal.identity, identity, restart)
+        if work.journal.identity != identity or not work.folder.is_dir():
+            _empty(partial)
+        _check_space(partial, needed_bytes - _held_bytes(work.folder))
+        try:
+            if work.journal.identity != identity or not work.folder.is_dir():
+                work.journal.begin(identity)
+                work.folder.mkdir()
+            yield work
+            for file in (*work.folder.iterdir(), work.folder):
+                sync(file)
+            work.folder.rename(destination)
+            sync(destination.parent)
+            _empty(partial)
+        except GemmaError:
+            _empty(partial)
+            raise
+        except OSError as error:
+            raise CheckpointError(
+                f"the conversion to {destination} stopped: {error.strerror or error}; {partial.name} keeps what is "
+                "done, and the same command goes on from there"
+            ) from None
+
+
+@contextmanager
+def _made_and_locked(partial: Path) -> Iterator[None]:
+    """The folder `partial`, ours alone. Afterwards it is gone if it is empty, and so are parents made for it.
+
+    The lock is the system's: it goes with the process, however that ends.
+    """
+    new_parents = [folder for folder in partial.parents if not os.path.lexists(folder)]
+    descriptor = -1
+    try:
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            raise CheckpointError(f"cannot write {partial}: {error.strerror}; name another folder") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(
+                f"another conversion is writing {partial}; wait for it, or name another folder"
+            ) from None
+        yield
+    finally:
+        for folder in (partial, *new_parents):
+            with suppress(OSError):
+                folder.rmdir()  # refuses one that is not empty
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _require_same(partial: Path, begun: Identity | None, identity: Identity, restart: bool) -> None:
+    """Raises UsageError if `partial` holds another conversion's work, or something that is none."""
+    if begun is None:
+        if any(path.name != JOURNAL_FILE for path in partial.iterdir()):
+            raise UsageError(f"{partial} exists and is no unfinished conversion; remove it or name another folder")
+    elif begun != identity and not restart:
+        other = next(key for key in (*identity, *begun) if begun.get(key) != identity.get(key))
+        raise UsageError(
+            f"{partial} holds an unfinished conversion that differs in its {other}; "
+            "go on with the command that began it, or throw it away with --restart"
+        )
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _held_bytes(folder: Path) -> int:
+    """What the files in `folder` take of the disk; 512 bytes are the unit of st_blocks, whatever the disk's own."""
+    return sum(512 * file.stat().st_blocks for file in folder.iterdir()) if folder.is_dir() else 0
+
+
+def _check_space(partial: Path, missing_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(partial).free
+    if missing_bytes > free_bytes:
+        raise CheckpointError(
+            f"the converted model needs {missing_bytes / 1e9:,.2f} GB and {partial.parent} has "
+            f"{free_bytes / 1e9:,.2f} GB free; free some or name a folder on another disk"
+        )
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
