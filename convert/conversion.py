@@ -137,7 +137,8 @@ def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping
         layout.update(shard.header)
     return {
         "version of gemma-mlx": f"{code} with MLX {metadata.version('mlx')}",
-        "recipe": json.dumps(asdict(recipe), sort_keys=True),
+        "recipe": recipe.name,
+        "packing": json.dumps(asdict(recipe), sort_keys=True),
         **source.identity,
         "layout": layout.hexdigest(),
         **{name: hashlib.sha256(content).hexdigest() for name, content in text.items()},

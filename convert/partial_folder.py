@@ -15,10 +15,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from convert.disk_space import held_bytes, require_space
 from convert.journal import Identity, Journal
 from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
 
 JOURNAL_FILE, INNER_FOLDER = "journal.jsonl", "folder"
+LONGEST_SHOWN = 48
+"""A value up to this length is shown in a message: a commit or a recipe's name, no digest."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ def refuse_existing(destination: Path) -> None:
         raise UsageError(f"{destination} exists and is not overwritten; name a new folder or remove it first")
 
 
+def working_folder(destination: Path) -> Path:
+    """Where in it the files grow."""
+    return partial_path(destination) / INNER_FOLDER
+
+
 @contextmanager
 def partial_folder(
     destination: Path, identity: Identity, needed_bytes: int, *, restart: bool = False
@@ -57,11 +65,11 @@ def partial_folder(
     partial = partial_path(destination)
     with _made_and_locked(partial):
         refuse_existing(destination)
-        work = PartialFolder(partial / INNER_FOLDER, Journal(partial / JOURNAL_FILE))
+        work = PartialFolder(working_folder(destination), Journal(partial / JOURNAL_FILE))
         _require_same(partial, work.journal.identity, identity, restart)
         if work.journal.identity != identity or not work.folder.is_dir():
             _empty(partial)
-        _check_space(partial, needed_bytes - _held_bytes(work.folder))
+        require_space({destination: needed_bytes - held_bytes(work.folder)})
         try:
             if work.journal.identity != identity or not work.folder.is_dir():
                 work.journal.begin(identity)
@@ -114,12 +122,14 @@ def _made_and_locked(partial: Path) -> Iterator[None]:
 def _require_same(partial: Path, begun: Identity | None, identity: Identity, restart: bool) -> None:
     """Raises UsageError if `partial` holds another conversion's work, or something that is none."""
     if begun is None:
-        if any(path.name != JOURNAL_FILE for path in partial.iterdir()):
+        if not (partial / JOURNAL_FILE).is_file() and any(partial.iterdir()):
             raise UsageError(f"{partial} exists and is no unfinished conversion; remove it or name another folder")
     elif begun != identity and not restart:
         other = next(key for key in (*identity, *begun) if begun.get(key) != identity.get(key))
+        value = begun.get(other, "")
+        shown = f" ({value})" if 0 < len(value) <= LONGEST_SHOWN else ""
         raise UsageError(
-            f"{partial} holds an unfinished conversion that differs in its {other}; "
+            f"{partial} holds an unfinished conversion of another {other}{shown}; "
             "go on with the command that began it, or throw it away with --restart"
         )
 
@@ -130,20 +140,6 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _held_bytes(folder: Path) -> int:
-    """What the files in `folder` take of the disk; 512 bytes are the unit of st_blocks, whatever the disk's own."""
-    return sum(512 * file.stat().st_blocks for file in folder.iterdir()) if folder.is_dir() else 0
-
-
-def _check_space(partial: Path, missing_bytes: int) -> None:
-    free_bytes = shutil.disk_usage(partial).free
-    if missing_bytes > free_bytes:
-        raise CheckpointError(
-            f"the converted model needs {missing_bytes / 1e9:,.2f} GB and {partial.parent} has "
-            f"{free_bytes / 1e9:,.2f} GB free; free some or name a folder on another disk"
-        )
 
 
 def sync(path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 from convert.journal import Identity
 from convert.read_ahead import read_ahead
-from gemma_mlx.checkpoint import TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
-from gemma_mlx.config import read_config
+from convert.recipes import Recipe, stored_by_recipe
+from gemma_mlx.checkpoint import DTYPE_BYTES, TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
+from gemma_mlx.config import Config, read_config
 from gemma_mlx.drafter_config import DrafterConfig, is_drafter, read_drafter_config
 from gemma_mlx.errors import CheckpointError, GemmaWarning
 from gemma_mlx.model.drafter import Drafter
@@ -86,28 +88,57 @@ class Source:
     """The commit there."""
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path, repository: str | None = None, revision: str | None = None) -> Source:
     """An unpacked Gemma 4 12B or its drafter.
 
     Raises CheckpointError for another model, a packed one, and one whose tensors are not exactly those of its config.
     Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
+    config = model_config(folder)
+    tensors = {name: StoredTensor(info) for name, info in read_headers(folder).items()}
+    return source_of(folder, config, tensors, identity_of(tensor_files(folder)), repository, revision)
+
+
+def model_config(folder: Path) -> Config | DrafterConfig:
+    """What config.json says of a model or a drafter. Raises and warns as `read_source`."""
     config = read_drafter_config(folder) if is_drafter(folder) else read_config(folder)
     if config.unknown_keys:
         keys = ", ".join(config.unknown_keys)
-        warnings.warn(f"config.json of {folder} says things unknown here: {keys}", GemmaWarning, stacklevel=3)
-    infos = read_headers(folder)
+        warnings.warn(f"config.json of {folder} says things unknown here: {keys}", GemmaWarning, stacklevel=4)
+    return config
+
+
+def shapes_of(config: Config | DrafterConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors that it must have, by canonical name. Lazy: no number of the model is made."""
+    return Drafter(config).shapes() if isinstance(config, DrafterConfig) else Gemma4(config).shapes()
+
+
+def weights_bytes(config: Config | DrafterConfig, recipe: Recipe) -> int:
+    """What its weights take when they are converted, but for headers."""
+    stored = stored_by_recipe(shapes_of(config), recipe)
+    return sum(count * DTYPE_BYTES[dtype] for dtype, count in stored.items())
+
+
+def source_of(
+    folder: Path,
+    config: Config | DrafterConfig,
+    stored: Mapping[str, StoredTensor],
+    identity: Identity,
+    repository: str | None = None,
+    revision: str | None = None,
+) -> Source:
+    """The source whose text side lies in `folder` and whose tensors are `stored`, wherever that is.
+
+    Raises CheckpointError unless they are exactly those of `config`, and not packed.
+    """
+    infos = {name: tensor.info for name, tensor in stored.items()}
     if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
         bits = f" at {config.quantization.bits} bit" if config.quantization else ""
         raise CheckpointError(f"{folder} is already packed{bits}; convert from the bf16 release")
-    # lazy: no number of the model is made
-    if isinstance(config, DrafterConfig):
-        require_tensors(folder, infos, Drafter(config).shapes(), "a drafter of Gemma 4 12B")
-    else:
-        require_tensors(folder, infos, Gemma4(config).shapes())
-    in_order = sorted(infos.items(), key=lambda item: (item[1].file, item[1].start))
-    tensors: dict[str, SourceTensor] = {name: StoredTensor(info) for name, info in in_order}
-    return Source(folder, isinstance(config, DrafterConfig), tensors, identity_of(tensor_files(folder)))
+    kind = "a drafter of Gemma 4 12B" if isinstance(config, DrafterConfig) else "Gemma 4 12B"
+    require_tensors(folder, infos, shapes_of(config), kind)
+    in_order = sorted(stored.items(), key=lambda item: (item[1].info.file, item[1].info.start))
+    return Source(folder, isinstance(config, DrafterConfig), dict(in_order), identity, repository, revision)
 
 
 def identity_of(files: Iterable[Path]) -> Identity:
@@ -119,11 +150,20 @@ def identity_of(files: Iterable[Path]) -> Identity:
     return identity
 
 
+@contextmanager
+def _opened_file(info: TensorInfo) -> Iterator[Readable]:
+    with info.file.open("rb", buffering=0) as stream:
+        stream.seek(info.start)
+        yield stream
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor that lies in a file as it is."""
 
     info: TensorInfo
+    opened: Callable[[TensorInfo], AbstractContextManager[Readable]] = _opened_file
+    """Gives its bytes, and maybe what follows them in the file."""
 
     @property
     def name(self) -> str:
@@ -142,8 +182,7 @@ class StoredTensor:
         return self.info.nbytes
 
     def slices(self) -> Iterator[mx.array]:
-        with self.info.file.open("rb", buffering=0) as stream:
-            stream.seek(self.info.start)
+        with self.opened(self.info) as stream:
             yield from rows_of(self.info, stream)
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import struct
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -51,13 +52,23 @@ class TensorInfo:
 
 def read_headers(folder: Path) -> dict[str, TensorInfo]:
     """Every tensor in `folder` by its canonical name. Raises CheckpointError in one line for anything wrong."""
+    return join_headers(folder, [info for file in tensor_files(folder) for info in read_header(file)])
+
+
+def join_headers(folder: Path, infos: Iterable[TensorInfo]) -> dict[str, TensorInfo]:
+    """`infos` of all weight files by canonical name, each tensor once and where the index in `folder` says it lies."""
     tensors: dict[str, TensorInfo] = {}
-    for file in tensor_files(folder):
-        for info in read_header(file):
-            name = canonical_name(info.name)
-            if name in tensors:
-                raise CheckpointError(f"{folder} holds {info.name} twice; download or convert it again")
-            tensors[name] = info
+    for info in infos:
+        name = canonical_name(info.name)
+        if name in tensors:
+            raise CheckpointError(f"{folder} holds {info.name} twice; download or convert it again")
+        tensors[name] = info
+    for stored, file_name in weight_map(folder).items():
+        found = tensors.get(canonical_name(stored))
+        if found is None or found.file.name != file_name:
+            raise CheckpointError(
+                f"{folder / INDEX_FILE} says that {stored} is in {file_name}; it is not: download both again"
+            )
     return tensors
 
 
@@ -85,26 +96,41 @@ def require_tensors(
             )
 
 
+def weight_map(folder: Path) -> dict[str, str]:
+    """Tensor name -> the file in `folder` that holds it, as the index says; empty where there is no index."""
+    index = folder / INDEX_FILE
+    if not index.exists():
+        return {}
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
+        raise CheckpointError(f"{index} has no weight_map; download it again")
+    for name in found.values():
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index} names {name!r}, which is no safetensors file of its folder; do not use this checkpoint"
+            )
+    return found
+
+
 def tensor_files(folder: Path) -> list[Path]:
     """The safetensors files of the model in `folder`: those its index names, else all."""
-    index = folder / INDEX_FILE
-    if index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-            raise CheckpointError(f"{index} has no weight_map; download it again")
-        names = sorted(set(weight_map.values()))
-        for name in names:
-            if Path(name).name != name:
-                raise CheckpointError(f"{index} names a file outside its folder: {name!r}; do not use this checkpoint")
-        files = [folder / name for name in names]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
+    named = [folder / name for name in sorted(set(weight_map(folder).values()))]
+    files = named or sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"no *.safetensors in {folder}: {_what_else(folder)}")
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} weight files, first {missing[0]}; finish the download")
+    for file in named:
+        if not _is_inside(file, folder):
+            raise CheckpointError(f"{file} is a link to a file outside its folder; do not use this checkpoint")
     return files
+
+
+def _is_inside(file: Path, folder: Path) -> bool:
+    """Whether `file` lies in `folder`, or in the cache of Hugging Face, whose snapshots are links to its blobs."""
+    home, target = folder.resolve(), file.resolve()
+    return home in target.parents or (target.parent == home.parent.parent / "blobs" and home.parent.name == "snapshots")
 
 
 def _what_else(folder: Path) -> str:
@@ -142,31 +168,41 @@ def _samples(descriptor: int, info: TensorInfo) -> bytes:
 
 def header_bytes(file: Path) -> bytes:
     """The JSON text at the beginning of a safetensors file. Raises CheckpointError where there cannot be one."""
-    size = file.stat().st_size
     with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise _damaged(file, f"its header should have {length:,} bytes, the file has {size:,}")
-        return stream.read(length)
+        return stream.read(header_length(file, file.stat().st_size, stream.read(8)))
+
+
+def header_length(file: Path, size: int, start: bytes) -> int:
+    """How long the header is, as the 8 bytes `start` of a file of `size` bytes say."""
+    length: int = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise _damaged(file, f"its header should have {length:,} bytes, the file has {size:,}")
+    return length
 
 
 def read_header(file: Path) -> list[TensorInfo]:
     """The tensors of one safetensors file, in order of their bytes, each checked against the file's size."""
-    size, raw = file.stat().st_size, header_bytes(file)
-    length = len(raw)
+    return parse_header(file, file.stat().st_size, header_bytes(file))
+
+
+def parse_header(file: Path, size: int, raw: bytes) -> list[TensorInfo]:
+    """The same for the header `raw` of a file of `size` bytes that may lie elsewhere."""
     try:
         header = json.loads(raw, object_pairs_hook=_refuse_duplicates)
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        infos = [_info(file, 8 + length, name, entry) for name, entry in entries.items()]
+        infos = [_info(file, 8 + len(raw), name, entry) for name, entry in entries.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(file, f"its header does not make sense ({error})") from None
     infos.sort(key=lambda info: (info.start, info.stop))
-    end = 8 + length
+    end = 8 + len(raw)
     for info in infos:
         if info.start < end or info.stop > size:
             raise _damaged(file, f"the bytes of {info.name} overlap others or lie beyond the file's {size:,}")
+        if info.start > end:
+            raise _damaged(file, f"{info.start - end:,} bytes before {info.name} belong to no tensor")
         end = info.stop
+    if end != size:
+        raise _damaged(file, f"{size - end:,} bytes at its end belong to no tensor")
     return infos
 
 
@@ -184,7 +220,7 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _info(file: Path, base: int, name: str, entry: dict[str, Any]) -> TensorInfo:
     dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
     start, stop = entry["data_offsets"]
-    if not all(isinstance(number, int) and number >= 0 for number in (*shape, start, stop)):
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):  # True is none
         raise ValueError(f"{name} has shape {list(shape)} at bytes {start} to {stop}")
     if dtype == "F16":
         raise CheckpointError(f"{file} holds float16 ({name}), in which Gemma 4 overflows; use the bfloat16 release")

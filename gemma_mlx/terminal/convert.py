@@ -2,61 +2,118 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
-from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
-from gemma_mlx.terminal.output import Output
+from gemma_mlx.terminal.convert_source import opened
+from gemma_mlx.terminal.failures import exit_codes, one_line, show_warnings_in_one_line
+from gemma_mlx.terminal.output import Output, write_stdout
 
 if TYPE_CHECKING:
     from convert.conversion import ConversionReport
 
-_SOURCE_HELP = "Folder of the downloaded model, as google/gemma-4-12B-it."
+_SOURCE_HELP = "Folder of the downloaded model, or its name on Hugging Face, as google/gemma-4-12B-it[@REVISION]."
 _RECIPE_HELP = "Bits per weight: 4bit, 8bit or bf16."
+_REVISION_HELP = "Branch, tag or commit on Hugging Face."
+_LOW_DISK_HELP = "Convert as the bytes arrive from Hugging Face, without a copy of the source on this disk."
+_RESTART_HELP = "Throw away what an unfinished conversion of something else left for DESTINATION."
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)],
     destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="New folder to write.")],
     recipe: Annotated[str, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = "4bit",
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="REVISION", help=_REVISION_HELP, show_default="main")
+    ] = None,
+    low_disk: Annotated[bool, typer.Option("--low-disk", help=_LOW_DISK_HELP)] = False,
+    restart: Annotated[bool, typer.Option("--restart", help=_RESTART_HELP)] = False,
+    as_json: flag.Json = False,
     quiet: flag.Quiet = False,
 ) -> None:
-    """Pack a downloaded model; afterwards it is the one used when no --model is named.
+    """Pack a model; afterwards it is the one used when no --model is named.
 
-    Its drafter, which makes answers faster, goes into the folder "drafter" of the packed model.
+    Stopped in any way, the same command goes on where it was. The model's drafter, which makes answers faster, goes
+    into the folder "drafter" of the packed model.
 
     \b
-    gemma-mlx convert gemma-4-12B-it gemma-4bit
-    gemma-mlx convert gemma-4-12B-it-assistant gemma-4bit/drafter
+    gemma-mlx convert google/gemma-4-12B-it gemma-4bit
+    gemma-mlx convert google/gemma-4-12B-it-assistant gemma-4bit/drafter
+    gemma-mlx convert ~/models/gemma-4-12B-it gemma-8bit --recipe 8bit
     """
-    with exit_codes():
+    with exit_codes(as_json):
         output = Output(quiet)
         show_warnings_in_one_line(output)
-        if not os.path.isdir(source):  # noqa: PTH112  # False also for a name that is too long
-            raise UsageError(f"no model folder {str(source)!r}; download google/gemma-4-12B-it and name its folder")
-        output.status("reading the headers ...")
-        from convert.conversion import convert_checkpoint
-        from gemma_mlx.home import remember_model
+        from convert.conversion import convert_source
+        from convert.partial_folder import refuse_existing
+        from convert.recipes import recipe_named
 
-        with _progress_bar(output) as progress:
-            report = convert_checkpoint(source, destination, recipe, progress=progress)
+        chosen = recipe_named(recipe)
+        refuse_existing(destination)
+        bar = partial(_progress_bar, output)
+        with (
+            _saying_that_it_goes_on(destination, output),
+            opened(source, revision, low_disk, destination, chosen, output, bar) as found,
+            bar("converting") as progress,
+        ):
+            report = convert_source(found, destination, chosen, progress=progress, restart=restart)
         output.note(summary(destination, report))
-        if report.is_drafter:
-            output.note(_where_it_is_found(destination))
-            return
-        try:
-            remember_model(destination)
-        except OSError as error:
-            output.say(f"cannot remember it as the default ({error.strerror}); name it with --model {destination}")
-        else:
-            output.note(f"{destination} is now the model that is used when none is named; try: gemma-mlx chat")
+        _tell_how_it_is_used(destination, report.is_drafter, output)
+        if as_json:
+            facts = {
+                "source": source,
+                "revision": found.revision,
+                "recipe": chosen.name,
+                "destination": str(destination),
+            }
+            write_stdout(one_line(facts | _figures(report)) + "\n")
+
+
+def _figures(report: ConversionReport) -> dict[str, Any]:
+    return {
+        "drafter": report.is_drafter,
+        "bytes": report.bytes_written,
+        "bits_per_weight": report.bits_per_weight,
+        "tensors": report.tensors,
+        "seconds": report.seconds,
+        "tallies": {
+            kind: asdict(tally) | {"relative_error": tally.relative_error} for kind, tally in report.changes.items()
+        },
+    }
+
+
+@contextmanager
+def _saying_that_it_goes_on(destination: Path, output: Output) -> Iterator[None]:
+    """After Ctrl-C, what became of the work."""
+    from convert.partial_folder import partial_path
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if partial_path(destination).is_dir():
+            output.say(f"{partial_path(destination)} keeps what is done; the same command goes on from there")
+        raise
+
+
+def _tell_how_it_is_used(destination: Path, is_drafter: bool, output: Output) -> None:
+    from gemma_mlx.home import remember_model
+
+    if is_drafter:
+        output.note(_where_it_is_found(destination))
+        return
+    try:
+        remember_model(destination)
+    except OSError as error:
+        output.say(f"cannot remember it as the default ({error.strerror}); name it with --model {destination}")
+    else:
+        output.note(f"{destination} is now the model that is used when none is named; try: gemma-mlx chat")
 
 
 def _where_it_is_found(drafter: Path) -> str:
@@ -80,16 +137,22 @@ def summary(destination: Path, report: ConversionReport) -> str:
 
 
 @contextmanager
-def _progress_bar(output: Output) -> Iterator[Callable[[int, int], None] | None]:
+def _progress_bar(output: Output, doing: str) -> Iterator[Callable[[int, int], None] | None]:
     """Something to tell (done, all) bytes to: a bar on a terminal, nothing elsewhere."""
     output.clear_status()
     if not output.shows_status:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("converting", total=None)
+        task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -200,7 +200,7 @@ def test_number_that_is_none_is_refused_and_nothing_is_left(tmp_path: Path, name
 
 def test_full_disk_is_foreseen_with_both_numbers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
-    _refused(source, tmp_path / "out", r"needs 0\.\d+ GB and .* has 0\.00 GB free")
+    _refused(source, tmp_path / "out", r"0\.\d+ GB are still to be written to .*/out, and 0\.00 GB are free there")
 
 
 def test_existing_destination_is_kept(source: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_parents_made_for_a_failed_conversion_are_removed(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     (tmp_path / "mine").mkdir()
-    _refused(source, tmp_path / "mine/new/newer/out", "GB free")
+    _refused(source, tmp_path / "mine/new/newer/out", "GB are free there")
     assert list((tmp_path / "mine").iterdir()) == []
 
 
