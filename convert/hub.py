@@ -30,7 +30,7 @@ from huggingface_hub.utils import build_hf_headers, disable_progress_bars, loggi
 
 from convert.text_side import COPIED_FILES
 from gemma_mlx.checkpoint import INDEX_FILE, weight_map
-from gemma_mlx.errors import CheckpointError, UsageError
+from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
 
 NEEDED_TEXT = ("config.json", *COPIED_FILES, INDEX_FILE)
 """Of the text side, what a conversion reads; next to it only *.safetensors, never a pickle or code."""
@@ -212,37 +212,47 @@ def hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     """What the Hub refuses becomes a CheckpointError whose line ends with what to do."""
     disable_progress_bars()
     logging.set_verbosity_error()
-    page = f"{constants.ENDPOINT}/{repository}"
     try:
         yield
-    except GatedRepoError:
-        raise CheckpointError(
-            f"{repository} is given to those who accept its licence: do that at {page}, then run hf auth login"
-        ) from None
-    except RepositoryNotFoundError:
-        raise CheckpointError(
-            f"{constants.ENDPOINT} has no model {repository} for you: check the name, or run hf auth login if it is "
-            "private"
-        ) from None
-    except RevisionNotFoundError:
-        raise CheckpointError(
-            f"{repository} has no revision {revision!r}; its revisions are at {page}/commits"
-        ) from None
-    except HFValidationError:
-        raise UsageError(f"{repository!r} is no name of a model; write it as google/gemma-4-12B-it") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        step = "run hf auth login" if status in (401, 403) else "wait a little and run the same command again"
-        raise CheckpointError(f"{page} answered {status}; {step}") from None
-    except (HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError):
-        raise UnreachableError(
-            f"cannot reach {constants.ENDPOINT}; check the network and run the same command again, or name a folder"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(
-            f"the download of {repository} stopped: {error.strerror or error}; what has arrived is kept, and the same "
-            "command goes on from there"
-        ) from None
+    except GemmaError:
+        raise
+    except (OSError, ValueError, HTTPError) as error:
+        # Where a file could not be asked for, the library says that there is no copy of it; why stands behind that.
+        found = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ else error
+        raise _explained(found, repository, revision) from None
+
+
+def _explained(error: BaseException, repository: str, revision: str | None) -> GemmaError:
+    page = f"{constants.ENDPOINT}/{repository}"
+    match error:
+        case GatedRepoError():
+            return CheckpointError(
+                f"{repository} is given to those who accept its licence: do that at {page}, then run hf auth login"
+            )
+        case RepositoryNotFoundError():
+            return CheckpointError(
+                f"{constants.ENDPOINT} has no model {repository} for you: check the name, or run hf auth login if it "
+                "is private"
+            )
+        case RevisionNotFoundError():
+            return CheckpointError(f"{repository} has no revision {revision!r}; its revisions are at {page}/commits")
+        case HFValidationError():
+            return UsageError(f"{repository!r} is no name of a model; write it as google/gemma-4-12B-it")
+        case HfHubHTTPError():
+            status = error.response.status_code
+            step = "run hf auth login" if status in (401, 403) else "wait a little and run the same command again"
+            return CheckpointError(f"{page} answered {status}; {step}")
+        case HTTPError() | OfflineModeIsEnabled() | LocalEntryNotFoundError() | ConnectionError():
+            return UnreachableError(
+                f"cannot reach {constants.ENDPOINT}; check the network and run the same command again, or name a folder"
+            )
+        case OSError():
+            return CheckpointError(
+                f"the download of {repository} stopped: {error.strerror or error}; what has arrived is kept, and the "
+                "same command goes on from there"
+            )
+        case _:
+            raise error
 
 
 class UnreachableError(CheckpointError):

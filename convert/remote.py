@@ -16,9 +16,10 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-from convert.hub import HubModel, hub_errors, metadata_of
+from convert.hub import HubModel, metadata_of
 from convert.source import Source, StoredTensor, model_config, source_of
 from gemma_mlx.checkpoint import TensorInfo, header_length, join_headers, parse_header
+from gemma_mlx.errors import CheckpointError
 
 TRIES = 5
 """So often in a row a connection may end without one byte before we give up."""
@@ -38,9 +39,11 @@ def remote_source(model: HubModel, text: Path) -> Source:
     for name in model.weight_files(text):
         path, found = Path(model.repository) / name, metadata_of(model, name)
         file = files[path] = RemoteFile(model.url(name), found.size)
-        with hub_errors(model.repository, model.revision):
+        try:
             length = header_length(path, found.size, file.read(0, min(8, found.size)))
             header = file.read(8, length)
+        except ConnectionError as error:
+            raise CheckpointError(str(error)) from None
         infos += parse_header(path, found.size, header)
         identity[name] = f"{found.size} bytes, etag {found.etag}, header {hashlib.sha256(header).hexdigest()}"
 
