@@ -1,6 +1,6 @@
 """A checkpoint becomes a folder that MLX programs load: read, packed and written a slice at a time.
 
-What another thread reads ahead is packed here and written behind by a third. The folder appears whole or not at all;
+What one thread reads ahead others pack, and one more writes behind them. The folder appears whole or not at all;
 a conversion that was stopped goes on where it was (partial_folder.py).
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 import convert
 from convert.journal import Identity
+from convert.overlap import in_order
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Packing, Recipe, module_kind, recipe_named
@@ -36,6 +38,8 @@ from gemma_mlx.errors import CheckpointError
 from gemma_mlx.names import mlx_name
 
 SHARD_BYTES = 5_000_000_000
+MOST_THREADS = 4
+"""Packing, on a CPU; more would wait for the disk."""
 
 Progress = Callable[[int, int], None]
 
@@ -169,34 +173,69 @@ def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _
 
 def _write_shards(work: PartialFolder, jobs: list[_Job], shards: list[Shard], progress: Progress) -> dict[str, Tally]:
     """Converts every tensor that is not yet; what packing changed, for each kind of packed module."""
+    finished = work.journal.finished
     total_bytes = sum(job.tensor.nbytes for job in jobs)
-    done_bytes = sum(job.tensor.nbytes for job in jobs if job.tensor.name in work.journal.finished)
+    done_bytes = sum(job.tensor.nbytes for job in jobs if job.tensor.name in finished)
     for shard in shards:
+        left = [job for job in jobs if job.outputs[0].name in shard.places and job.tensor.name not in finished]
         with ShardWriter(work.folder, shard) as file, WriteBehind(file, work.journal) as writer:
-            for job in jobs:
-                if job.outputs[0].name not in shard.places or job.tensor.name in work.journal.finished:
-                    continue
-                tally = Tally()
-                for rows in job.tensor.slices():
-                    tally += _write_slice(writer, job, rows)
-                    done_bytes += rows.nbytes
-                    progress(done_bytes, total_bytes)
-                writer.finish(job.tensor.name, [output.name for output in job.outputs], tally)
+            for part in in_order(_pack, _slices(left), packing_threads()):
+                for output, numbers in zip(part.job.outputs, part.numbers, strict=True):
+                    writer.write(output.name, numbers)
+                writer.count(part.job.tensor.name, part.tally)
+                if part.is_last:
+                    writer.finish(part.job.tensor.name, [output.name for output in part.job.outputs])
+                done_bytes += part.source_bytes
+                progress(done_bytes, total_bytes)
     changes: dict[str, Tally] = defaultdict(Tally)
     for job in jobs:
         if job.packing is not None:
-            changes[job.kind] += work.journal.finished[job.tensor.name]
+            changes[job.kind] += finished[job.tensor.name]
     return dict(sorted(changes.items()))
 
 
-def _write_slice(writer: WriteBehind, job: _Job, rows: mx.array) -> Tally:
+def packing_threads() -> int:
+    """How many threads pack: MLX computes on one core for each that asks it, and on a GPU for all that ask."""
+    return min(MOST_THREADS, os.cpu_count() or 1) if mx.default_device() == mx.cpu else 0
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Some rows of a tensor, and whether they are its last."""
+
+    job: _Job
+    rows: mx.array
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class _PackedSlice:
+    """The same packed, as NumPy has it, for each of the job's outputs."""
+
+    job: _Job
+    numbers: tuple[npt.NDArray[Any], ...]
+    tally: Tally
+    source_bytes: int
+    is_last: bool
+
+
+def _slices(jobs: list[_Job]) -> Iterator[_Slice]:
+    for job in jobs:
+        done = 0
+        for rows in job.tensor.slices():
+            mx.eval(rows)  # before another thread takes it
+            done += len(rows)
+            yield _Slice(job, rows, done == job.tensor.shape[0])
+
+
+def _pack(part: _Slice) -> _PackedSlice:
+    job, rows = part.job, part.rows
     if job.packing is None:
-        writer.write(job.outputs[0].name, _numbers(rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16)))
-        return Tally()
+        numbers, tally = (_numbers(rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16)),), Tally()
+        return _PackedSlice(job, numbers, tally, rows.nbytes, part.is_last)
     packed = pack_rows(rows, job.packing)
-    for output, part in zip(job.outputs, (packed.codes, packed.scales, packed.biases), strict=True):
-        writer.write(output.name, _numbers(part))
-    return packed.tally
+    parts = tuple(map(_numbers, (packed.codes, packed.scales, packed.biases)))
+    return _PackedSlice(job, parts, packed.tally, rows.nbytes, part.is_last)
 
 
 def _numbers(rows: mx.array) -> npt.NDArray[Any]:

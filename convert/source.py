@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convert.journal import Identity
-from convert.read_ahead import read_ahead
+from convert.overlap import read_ahead
 from convert.recipes import Recipe, stored_by_recipe
 from gemma_mlx.checkpoint import DTYPE_BYTES, TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
 from gemma_mlx.config import Config, read_config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +32,7 @@ class WriteBehind:
         self._shard, self._journal = shard, journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._waiting: deque[Future[None]] = deque()
+        self._tallies: dict[str, Tally] = defaultdict(Tally)
         self._finished: dict[str, Tally] = {}
         self._unsynced_bytes = 0
         self._failed = False
@@ -40,8 +41,13 @@ class WriteBehind:
         """Appends rows to the tensor `name` of the shard."""
         self._later(lambda: self._write(name, numbers))
 
-    def finish(self, tensor: str, outputs: Sequence[str], tally: Tally) -> None:
+    def count(self, tensor: str, tally: Tally) -> None:
+        """Adds `tally` to that of the source's `tensor`."""
+        self._tallies[tensor] += tally
+
+    def finish(self, tensor: str, outputs: Sequence[str]) -> None:
         """Says that all of the source's `tensor` was written, as the shard's tensors `outputs`."""
+        tally = self._tallies.pop(tensor)
         self._later(lambda: self._finish(tensor, outputs, tally))
 
     def __enter__(self) -> WriteBehind:
