@@ -133,7 +133,7 @@ def source_of(
     """
     infos = {name: tensor.info for name, tensor in stored.items()}
     if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
-        bits = f" at {config.quantization.bits} bit" if config.quantization else ""
+        bits = f" at {config.quantization.default.bits} bit" if config.quantization else ""
         raise CheckpointError(f"{folder} is already packed{bits}; convert from the bf16 release")
     kind = "a drafter of Gemma 4 12B" if isinstance(config, DrafterConfig) else "Gemma 4 12B"
     require_tensors(folder, infos, shapes_of(config), kind)
