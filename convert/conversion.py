@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 import convert
 from convert.journal import Identity
+from convert.packed_source import PackedTensor, Part, Repacking, count_repacking
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Packing, Recipe, module_kind, recipe_named
@@ -55,6 +56,8 @@ class ConversionReport:
     seconds: float
     is_drafter: bool
     """Whether the source was a drafter and not the model itself."""
+    repacking: Repacking | None = None
+    """What became of modules that the source held packed; None where it held none."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class _Job:
     """None where it stays whole."""
     outputs: tuple[OutputTensor, ...]
     """Weight, or weight, scales and biases."""
+    copied: tuple[Part, ...] = ()
+    """What the outputs are copies of, where the source holds them packed as they are wanted."""
 
 
 def convert_checkpoint(
@@ -80,8 +85,8 @@ def convert_checkpoint(
 ) -> ConversionReport:
     """Writes the model or drafter in `folder` to the new folder `destination`, packed by the recipe of that name.
 
-    See `convert_source`. Also raises UsageError for an unknown recipe, and CheckpointError for a folder that is not an
-    unpacked Gemma 4 12B or its drafter. Warns (GemmaWarning) of a key of config.json that is unknown here.
+    See `convert_source`. Also raises UsageError for an unknown recipe, and CheckpointError for a folder that is not
+    Gemma 4 12B or its drafter. Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
     chosen = recipe_named(recipe)
     refuse_existing(destination)
@@ -127,6 +132,7 @@ def convert_source(
         changes=changes,
         seconds=time.perf_counter() - started,
         is_drafter=source.is_drafter,
+        repacking=count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)]),
     )
 
 
@@ -147,7 +153,12 @@ def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping
 
 def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _Job:
     path = tensor.name if is_drafter else mlx_name(name)  # drafters have one spelling everywhere
+    module = path.removesuffix(".weight")
     packing = recipe.packing_of(name)
+    if isinstance(tensor, PackedTensor) and tensor.is_stored_as(packing):
+        names = (path, f"{module}.scales", f"{module}.biases")
+        copies = (OutputTensor(name, part.dtype, part.shape) for name, part in zip(names, tensor.parts, strict=True))
+        return _Job(tensor, module_kind(name), packing, tuple(copies), tensor.parts)
     if packing is None:
         dtype = "I64" if tensor.dtype == "I64" else "BF16"
         return _Job(tensor, "", None, (OutputTensor(path, dtype, tensor.shape),))
@@ -157,7 +168,6 @@ def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _
             f"{tensor.name} has {columns} columns, not a multiple of the group size {packing.group_size}: it cannot be "
             "packed; use the recipe bf16"
         )
-    module = path.removesuffix(".weight")
     groups = columns // packing.group_size
     outputs = (
         OutputTensor(path, "U32", (rows, columns * packing.bits // 32)),
@@ -177,16 +187,33 @@ def _write_shards(work: PartialFolder, jobs: list[_Job], shards: list[Shard], pr
                 if job.outputs[0].name not in shard.places or job.tensor.name in work.journal.finished:
                     continue
                 tally = Tally()
-                for rows in job.tensor.slices():
-                    tally += _write_slice(writer, job, rows)
-                    done_bytes += rows.nbytes
-                    progress(done_bytes, total_bytes)
+                for read_bytes, change in _write_tensor(writer, job):
+                    tally += change
+                    progress(done_bytes + read_bytes, total_bytes)
+                done_bytes += job.tensor.nbytes
                 writer.finish(job.tensor.name, [output.name for output in job.outputs], tally)
     changes: dict[str, Tally] = defaultdict(Tally)
     for job in jobs:
         if job.packing is not None:
             changes[job.kind] += work.journal.finished[job.tensor.name]
     return dict(sorted(changes.items()))
+
+
+def _write_tensor(writer: WriteBehind, job: _Job) -> Iterator[tuple[int, Tally]]:
+    """Writes one tensor a slice at a time; after each, the source's bytes so far and what packing changed in it."""
+    read_bytes = 0
+    for output, part in zip(job.outputs, job.copied, strict=False):
+        for rows in part.slices():
+            writer.write(output.name, _numbers(rows))
+            read_bytes += rows.nbytes
+            yield read_bytes, Tally()
+    if job.copied:
+        return
+    rows_done = 0
+    for rows in job.tensor.slices():
+        tally = _write_slice(writer, job, rows)
+        rows_done += rows.shape[0]
+        yield job.tensor.nbytes * rows_done // job.tensor.shape[0], tally
 
 
 def _write_slice(writer: WriteBehind, job: _Job, rows: mx.array) -> Tally:

@@ -65,6 +65,8 @@ def convert(
         ):
             report = convert_source(found, destination, chosen, progress=progress, restart=restart)
         output.note(summary(destination, report))
+        if report.repacking is not None:
+            output.note(str(report.repacking))
         _tell_how_it_is_used(destination, report.is_drafter, output)
         if as_json:
             facts = {
