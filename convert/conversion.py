@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 import convert
 from convert.journal import Identity
-from convert.packed_source import PackedTensor, Part, Repacking, count_repacking
+from convert.packed_source import PackedTensor, Repacking, count_repacking
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Packing, Recipe, module_kind, recipe_named
@@ -70,7 +70,7 @@ class _Job:
     """None where it stays whole."""
     outputs: tuple[OutputTensor, ...]
     """Weight, or weight, scales and biases."""
-    copied: tuple[Part, ...] = ()
+    copied: tuple[SourceTensor, ...] = ()
     """What the outputs are copies of, where the source holds them packed as they are wanted."""
 
 

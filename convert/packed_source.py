@@ -8,42 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from convert.recipes import Packing
 from gemma_mlx.quantization import StoredPacking
 
+if TYPE_CHECKING:
+    from convert.source import SourceTensor
+
 UNPACKED_AT_ONCE = 1 << 19
 """Numbers, as for tensors that are stored whole."""
-
-
-class Part(Protocol):
-    """One of the tensors that a packed matrix is stored as."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    @property
-    def nbytes(self) -> int: ...
-
-    def slices(self, rows_at_once: int | None = None) -> Iterator[mx.array]:
-        """Its rows in order, so many at a time."""
-        ...
 
 
 @dataclass(frozen=True)
 class PackedTensor:
     """A matrix that lies packed in the source, and gives its numbers unpacked."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[SourceTensor, ...]
     """Codes and scales, and in affine packing biases."""
     packing: StoredPacking
 
@@ -65,12 +48,21 @@ class PackedTensor:
         return sum(part.nbytes for part in self.parts)
 
     def slices(self) -> Iterator[mx.array]:
-        rows_at_once = max(1, UNPACKED_AT_ONCE // self.shape[1])
-        bits, group_size, mode = self.packing.bits, self.packing.group_size, self.packing.mode
-        for codes, scales, *rest in zip(*(part.slices(rows_at_once) for part in self.parts), strict=True):
-            biases = rest[0].astype(mx.float32) if rest else None
-            scales = scales.astype(mx.float32) if rest else scales
-            yield mx.dequantize(codes, scales, biases, group_size, bits, mode, dtype=mx.float32)  # [rows, columns]
+        # One after the other and not side by side: what comes from a server comes in the order of its bytes.
+        scales, *rest = (mx.concatenate(list(part.slices())) for part in self.parts[1:])
+        rows_at_once, done = max(1, UNPACKED_AT_ONCE // self.shape[1]), 0
+        for codes in self.parts[0].slices():
+            for block in mx.split(codes, range(rows_at_once, codes.shape[0], rows_at_once)):
+                rows = slice(done, done + block.shape[0])
+                yield self._unpacked(block, scales[rows], rest[0][rows] if rest else None)
+                done = rows.stop
+
+    def _unpacked(self, codes: mx.array, scales: mx.array, biases: mx.array | None) -> mx.array:
+        """The numbers, float32 [rows, columns]."""
+        packing = self.packing
+        if biases is not None:
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+        return mx.dequantize(codes, scales, biases, packing.group_size, packing.bits, packing.mode, dtype=mx.float32)
 
     def is_stored_as(self, packing: Packing | None) -> bool:
         """Whether this is how a recipe wants it."""
