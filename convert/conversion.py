@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 import convert
 from convert.journal import Identity
+from convert.model_card import CARD_FILE, model_card
 from convert.packed_source import PackedTensor, Repacking, count_repacking
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
@@ -105,7 +106,8 @@ def convert_source(
 ) -> ConversionReport:
     """Writes `source` to the new folder `destination`, packed by `recipe`.
 
-    Afterwards `destination` holds a model under MLX's names in the precision asked for, with config and tokenizer. A
+    Afterwards `destination` holds a model under MLX's names in the precision asked for, with config, tokenizer and
+    model card. A
     run that was stopped, by whatever means, is gone on with by the next one of the same source and recipe; `restart`
     throws away what another one left. After a refusal nothing remains. `progress` is called with the bytes of the
     source that are done and their total. A shard has at most `shard_bytes` of numbers.
@@ -119,20 +121,24 @@ def convert_source(
     jobs = [_job(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()]
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     text = text_side(source, recipe, shards)
+    tensor_bytes = sum(shard.tensor_bytes for shard in shards)
+    bits_per_weight = 8 * tensor_bytes / sum(math.prod(job.tensor.shape) for job in jobs)
+    repacking = count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)])
     bytes_written = sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
     with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
         changes = _write_shards(work, jobs, shards, progress or (lambda done, total: None))
-    numbers = sum(math.prod(job.tensor.shape) for job in jobs)
+        card = model_card(source, recipe, tensor_bytes, bits_per_weight, changes, repacking).encode()
+        (work.folder / CARD_FILE).write_bytes(card)
     return ConversionReport(
         tensors=len(jobs),
-        bytes_written=bytes_written,
-        bits_per_weight=8 * sum(shard.tensor_bytes for shard in shards) / numbers,
+        bytes_written=bytes_written + len(card),
+        bits_per_weight=bits_per_weight,
         changes=changes,
         seconds=time.perf_counter() - started,
         is_drafter=source.is_drafter,
-        repacking=count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)]),
+        repacking=repacking,
     )
 
 
