@@ -85,6 +85,7 @@ def _figures(report: ConversionReport) -> dict[str, Any]:
         "bits_per_weight": report.bits_per_weight,
         "tensors": report.tensors,
         "seconds": report.seconds,
+        "repacking": None if report.repacking is None else asdict(report.repacking),
         "tallies": {
             kind: asdict(tally) | {"relative_error": tally.relative_error} for kind, tally in report.changes.items()
         },
