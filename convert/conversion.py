@@ -107,10 +107,9 @@ def convert_source(
     """Writes `source` to the new folder `destination`, packed by `recipe`.
 
     Afterwards `destination` holds a model under MLX's names in the precision asked for, with config, tokenizer and
-    model card. A
-    run that was stopped, by whatever means, is gone on with by the next one of the same source and recipe; `restart`
-    throws away what another one left. After a refusal nothing remains. `progress` is called with the bytes of the
-    source that are done and their total. A shard has at most `shard_bytes` of numbers.
+    model card. A run that was stopped, by whatever means, is gone on with by the next one of the same source and
+    recipe; `restart` throws away what another one left. After a refusal nothing remains. `progress` is called with the
+    bytes of the source that are done and their total. A shard has at most `shard_bytes` of numbers.
 
     Raises UsageError for a `destination` that exists or is being made of something else, CheckpointError for a source
     that lacks its tokenizer or chat template (a drafter needs none), does not fit the recipe, or is damaged, and for a

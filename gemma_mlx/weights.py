@@ -6,6 +6,7 @@ through the layers one at a time, so that little more than the model itself is e
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[s
         found = quantization.of(path)
         if found is None:
             raise CheckpointError(f"{path} is packed but config.json says it is not; convert the model again")
-        return vars(found)
+        return asdict(found)
 
     try:
         nn.quantize(model, class_predicate=packing)
