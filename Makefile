@@ -1,7 +1,7 @@
 # make demo    the main job, on the miniature: convert, see, read, hear, chat
 # make test    all tests that need neither torch nor a network
 # make lint    ruff and mypy
-# make reference    the tests that run transformers live (installs torch)
+# make reference    the tests that run transformers and mlx-vlm live (installs torch)
 
 .PHONY: demo test lint format reference clean
 

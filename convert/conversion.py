@@ -24,7 +24,9 @@ import numpy.typing as npt
 
 import convert
 from convert.journal import Identity
+from convert.model_card import CARD_FILE, model_card
 from convert.overlap import in_order
+from convert.packed_source import PackedTensor, Repacking, count_repacking
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Packing, Recipe, module_kind, recipe_named
@@ -59,6 +61,8 @@ class ConversionReport:
     seconds: float
     is_drafter: bool
     """Whether the source was a drafter and not the model itself."""
+    repacking: Repacking | None = None
+    """What became of modules that the source held packed; None where it held none."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class _Job:
     """None where it stays whole."""
     outputs: tuple[OutputTensor, ...]
     """Weight, or weight, scales and biases."""
+    copied: tuple[SourceTensor, ...] = ()
+    """What the outputs are copies of, where the source holds them packed as they are wanted."""
 
 
 def convert_checkpoint(
@@ -84,8 +90,8 @@ def convert_checkpoint(
 ) -> ConversionReport:
     """Writes the model or drafter in `folder` to the new folder `destination`, packed by the recipe of that name.
 
-    See `convert_source`. Also raises UsageError for an unknown recipe, and CheckpointError for a folder that is not an
-    unpacked Gemma 4 12B or its drafter. Warns (GemmaWarning) of a key of config.json that is unknown here.
+    See `convert_source`. Also raises UsageError for an unknown recipe, and CheckpointError for a folder that is not
+    Gemma 4 12B or its drafter. Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
     chosen = recipe_named(recipe)
     refuse_existing(destination)
@@ -104,10 +110,10 @@ def convert_source(
 ) -> ConversionReport:
     """Writes `source` to the new folder `destination`, packed by `recipe`.
 
-    Afterwards `destination` holds a model under MLX's names in the precision asked for, with config and tokenizer. A
-    run that was stopped, by whatever means, is gone on with by the next one of the same source and recipe; `restart`
-    throws away what another one left. After a refusal nothing remains. `progress` is called with the bytes of the
-    source that are done and their total. A shard has at most `shard_bytes` of numbers.
+    Afterwards `destination` holds a model under MLX's names in the precision asked for, with config, tokenizer and
+    model card. A run that was stopped, by whatever means, is gone on with by the next one of the same source and
+    recipe; `restart` throws away what another one left. After a refusal nothing remains. `progress` is called with the
+    bytes of the source that are done and their total. A shard has at most `shard_bytes` of numbers.
 
     Raises UsageError for a `destination` that exists or is being made of something else, CheckpointError for a source
     that lacks its tokenizer or chat template (a drafter needs none), does not fit the recipe, or is damaged, and for a
@@ -118,19 +124,24 @@ def convert_source(
     jobs = [_job(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()]
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     text = text_side(source, recipe, shards)
+    tensor_bytes = sum(shard.tensor_bytes for shard in shards)
+    bits_per_weight = 8 * tensor_bytes / sum(math.prod(job.tensor.shape) for job in jobs)
+    repacking = count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)])
     bytes_written = sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
     with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
         changes = _write_shards(work, jobs, shards, progress or (lambda done, total: None))
-    numbers = sum(math.prod(job.tensor.shape) for job in jobs)
+        card = model_card(source, recipe, tensor_bytes, bits_per_weight, changes, repacking).encode()
+        (work.folder / CARD_FILE).write_bytes(card)
     return ConversionReport(
         tensors=len(jobs),
-        bytes_written=bytes_written,
-        bits_per_weight=8 * sum(shard.tensor_bytes for shard in shards) / numbers,
+        bytes_written=bytes_written + len(card),
+        bits_per_weight=bits_per_weight,
         changes=changes,
         seconds=time.perf_counter() - started,
         is_drafter=source.is_drafter,
+        repacking=repacking,
     )
 
 
@@ -151,7 +162,12 @@ def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping
 
 def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _Job:
     path = tensor.name if is_drafter else mlx_name(name)  # drafters have one spelling everywhere
+    module = path.removesuffix(".weight")
     packing = recipe.packing_of(name)
+    if isinstance(tensor, PackedTensor) and tensor.is_stored_as(packing):
+        names = (path, f"{module}.scales", f"{module}.biases")
+        copies = (OutputTensor(name, part.dtype, part.shape) for name, part in zip(names, tensor.parts, strict=True))
+        return _Job(tensor, module_kind(name), packing, tuple(copies), tensor.parts)
     if packing is None:
         dtype = "I64" if tensor.dtype == "I64" else "BF16"
         return _Job(tensor, "", None, (OutputTensor(path, dtype, tensor.shape),))
@@ -161,7 +177,6 @@ def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _
             f"{tensor.name} has {columns} columns, not a multiple of the group size {packing.group_size}: it cannot be "
             "packed; use the recipe bf16"
         )
-    module = path.removesuffix(".weight")
     groups = columns // packing.group_size
     outputs = (
         OutputTensor(path, "U32", (rows, columns * packing.bits // 32)),
@@ -180,7 +195,7 @@ def _write_shards(work: PartialFolder, jobs: list[_Job], shards: list[Shard], pr
         left = [job for job in jobs if job.outputs[0].name in shard.places and job.tensor.name not in finished]
         with ShardWriter(work.folder, shard) as file, WriteBehind(file, work.journal) as writer:
             for part in in_order(_pack, _slices(left), packing_threads()):
-                for output, numbers in zip(part.job.outputs, part.numbers, strict=True):
+                for output, numbers in zip(part.outputs, part.numbers, strict=True):
                     writer.write(output.name, numbers)
                 writer.count(part.job.tensor.name, part.tally)
                 if part.is_last:
@@ -204,15 +219,19 @@ class _Slice:
     """Some rows of a tensor, and whether they are its last."""
 
     job: _Job
+    outputs: tuple[OutputTensor, ...]
+    """Those that the rows become: all of the job's, or, where they are copied, one of them."""
     rows: mx.array
+    source_bytes: int
     is_last: bool
 
 
 @dataclass(frozen=True)
 class _PackedSlice:
-    """The same packed, as NumPy has it, for each of the job's outputs."""
+    """The same packed, as NumPy has it, for each of its outputs."""
 
     job: _Job
+    outputs: tuple[OutputTensor, ...]
     numbers: tuple[npt.NDArray[Any], ...]
     tally: Tally
     source_bytes: int
@@ -221,21 +240,42 @@ class _PackedSlice:
 
 def _slices(jobs: list[_Job]) -> Iterator[_Slice]:
     for job in jobs:
-        done = 0
+        if job.copied:
+            yield from _copied_slices(job)
+            continue
+        rows_done = bytes_done = 0
         for rows in job.tensor.slices():
             mx.eval(rows)  # before another thread takes it
-            done += len(rows)
-            yield _Slice(job, rows, done == job.tensor.shape[0])
+            rows_done += len(rows)
+            read_bytes = job.tensor.nbytes * rows_done // job.tensor.shape[0] - bytes_done
+            bytes_done += read_bytes
+            yield _Slice(job, job.outputs, rows, read_bytes, rows_done == job.tensor.shape[0])
+
+
+def _copied_slices(job: _Job) -> Iterator[_Slice]:
+    for output, part in zip(job.outputs, job.copied, strict=True):
+        rows_done = 0
+        for rows in part.slices():
+            mx.eval(rows)
+            rows_done += len(rows)
+            is_last = output is job.outputs[-1] and rows_done == part.shape[0]
+            yield _Slice(job, (output,), rows, rows.nbytes, is_last)
 
 
 def _pack(part: _Slice) -> _PackedSlice:
     job, rows = part.job, part.rows
-    if job.packing is None:
-        numbers, tally = (_numbers(rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16)),), Tally()
-        return _PackedSlice(job, numbers, tally, rows.nbytes, part.is_last)
-    packed = pack_rows(rows, job.packing)
-    parts = tuple(map(_numbers, (packed.codes, packed.scales, packed.biases)))
-    return _PackedSlice(job, parts, packed.tally, rows.nbytes, part.is_last)
+    if job.packing is None or job.copied:
+        numbers: tuple[npt.NDArray[Any], ...] = (_numbers(_as_stored(rows) if job.packing is None else rows),)
+        tally = Tally()
+    else:
+        packed = pack_rows(rows, job.packing)
+        numbers, tally = tuple(map(_numbers, (packed.codes, packed.scales, packed.biases))), packed.tally
+    return _PackedSlice(job, part.outputs, numbers, tally, part.source_bytes, part.is_last)
+
+
+def _as_stored(rows: mx.array) -> mx.array:
+    """Rows of a tensor that stays whole, in the type that it is stored in."""
+    return rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16)
 
 
 def _numbers(rows: mx.array) -> npt.NDArray[Any]:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from convert.journal import Identity
 from convert.overlap import read_ahead
+from convert.packed_source import PackedTensor
 from convert.recipes import Recipe, stored_by_recipe
 from gemma_mlx.checkpoint import DTYPE_BYTES, TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
 from gemma_mlx.config import Config, read_config
@@ -27,6 +28,8 @@ from gemma_mlx.drafter_config import DrafterConfig, is_drafter, read_drafter_con
 from gemma_mlx.errors import CheckpointError, GemmaWarning
 from gemma_mlx.model.drafter import Drafter
 from gemma_mlx.model.gemma4 import Gemma4
+from gemma_mlx.quantization import Quantization
+from gemma_mlx.weights import pack_like
 
 SLICE_NUMBERS = 1 << 19
 """Read and packed at once: small enough for the processor's cache, which makes packing four times as fast as whole
@@ -89,9 +92,9 @@ class Source:
 
 
 def read_source(folder: Path, repository: str | None = None, revision: str | None = None) -> Source:
-    """An unpacked Gemma 4 12B or its drafter.
+    """Gemma 4 12B or its drafter, in the released format or as an MLX folder, packed or not.
 
-    Raises CheckpointError for another model, a packed one, and one whose tensors are not exactly those of its config.
+    Raises CheckpointError for another model, and one whose tensors are not exactly those of its config.
     Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
     config = model_config(folder)
@@ -109,8 +112,12 @@ def model_config(folder: Path) -> Config | DrafterConfig:
 
 
 def shapes_of(config: Config | DrafterConfig) -> dict[str, tuple[int, ...]]:
-    """The tensors that it must have, by canonical name. Lazy: no number of the model is made."""
-    return Drafter(config).shapes() if isinstance(config, DrafterConfig) else Gemma4(config).shapes()
+    """The tensors that it has where nothing is packed, by canonical name. Lazy: no number of the model is made."""
+    return _model(config).shapes()
+
+
+def _model(config: Config | DrafterConfig) -> Drafter | Gemma4:
+    return Drafter(config) if isinstance(config, DrafterConfig) else Gemma4(config)
 
 
 def weights_bytes(config: Config | DrafterConfig, recipe: Recipe) -> int:
@@ -129,16 +136,26 @@ def source_of(
 ) -> Source:
     """The source whose text side lies in `folder` and whose tensors are `stored`, wherever that is.
 
-    Raises CheckpointError unless they are exactly those of `config`, and not packed.
+    Raises CheckpointError unless they are exactly those of `config`.
     """
-    infos = {name: tensor.info for name, tensor in stored.items()}
-    if any(info.dtype == "U32" or name.endswith(".scales") for name, info in infos.items()):
-        bits = f" at {config.quantization.bits} bit" if config.quantization else ""
-        raise CheckpointError(f"{folder} is already packed{bits}; convert from the bf16 release")
+    infos, model = {name: tensor.info for name, tensor in stored.items()}, _model(config)
+    pack_like(model, config.quantization, infos)
     kind = "a drafter of Gemma 4 12B" if isinstance(config, DrafterConfig) else "Gemma 4 12B"
-    require_tensors(folder, infos, shapes_of(config), kind)
-    in_order = sorted(stored.items(), key=lambda item: (item[1].info.file, item[1].info.start))
-    return Source(folder, isinstance(config, DrafterConfig), dict(in_order), identity, repository, revision)
+    require_tensors(folder, infos, model.shapes(), kind)
+    whole = shapes_of(config)
+    in_order = sorted(infos.items(), key=lambda item: (item[1].file, item[1].start))
+    tensors = {name: _tensor(name, stored, config.quantization) for name, _ in in_order if name in whole}
+    return Source(folder, isinstance(config, DrafterConfig), tensors, identity, repository, revision)
+
+
+def _tensor(name: str, stored: Mapping[str, StoredTensor], quantization: Quantization | None) -> SourceTensor:
+    """The tensor with this canonical name, whole or packed."""
+    module = name.removesuffix(".weight")
+    packing = quantization.of(module) if quantization is not None and f"{module}.scales" in stored else None
+    if packing is None:
+        return stored[name]
+    names = (name, f"{module}.scales", f"{module}.biases")
+    return PackedTensor(tuple(stored[part] for part in names if part in stored), packing)
 
 
 def identity_of(files: Iterable[Path]) -> Identity:
@@ -215,7 +232,7 @@ def _blocks_of(info: TensorInfo, stream: Readable) -> Iterator[npt.NDArray[Any]]
         yield numbers
 
 
-_STORED = {"BF16": "<u2", "F32": "<f4", "I64": "<i8"}
+_STORED = {"BF16": "<u2", "F32": "<f4", "U32": "<u4", "U8": "u1", "I64": "<i8"}
 
 
 def _all_finite(numbers: npt.NDArray[Any]) -> bool:

@@ -21,6 +21,11 @@ COPIED_FILES = (
     "processor_config.json",
     "generation_config.json",
     "special_tokens_map.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
+    "NOTICE.txt",
 )
 """Copied as they are, where the source has them."""
 

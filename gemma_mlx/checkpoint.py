@@ -11,7 +11,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any
 from gemma_mlx.config import read_json
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.names import canonical_name
+from gemma_mlx.other_formats import gguf_refusal
 
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
@@ -29,9 +30,9 @@ WHOLE_BYTES = 1 << 16
 """A fingerprint reads tensors up to this size whole: norms, scalars."""
 SAMPLE_BYTES, SAMPLE_EVERY_BYTES, LEAST_SAMPLES = 256, 1 << 20, 16
 """Of a larger one so many bytes at so many places at least, evenly from its first byte to its last."""
-DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4, "I64": 8}
-"""What a Gemma 4 folder may hold (I64: the order of tokens in a drafter, nothing else); float16 overflows in this
-model and is refused."""
+DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4, "U8": 1, "I64": 8}
+"""What a Gemma 4 folder may hold (U32: packed numbers; U8: the scales of MLX's float modes; I64: the order of tokens
+in a drafter; each nothing else); float16 overflows in this model and is refused."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,25 @@ def require_tensors(
             "it is another model, or an adapter was saved into it"
         )
     for name, shape in shapes.items():
-        packed = name.removesuffix(".weight") + ".scales" in shapes and name.endswith(".weight")
-        is_order = name.endswith("token_ordering")
-        if (infos[name].dtype == "U32") != packed or (infos[name].dtype == "I64") != is_order:
+        if not _is_right_kind(infos[name].dtype, name, shapes):
             raise CheckpointError(f"{infos[name].name} in {folder} is stored as {infos[name].dtype}; download it again")
         if infos[name].shape != shape:
             raise CheckpointError(
                 f"{infos[name].name} in {folder} has shape {list(infos[name].shape)}, but config.json asks for "
                 f"{list(shape)}; they are not of one model: download it again"
             )
+
+
+def _is_right_kind(dtype: str, name: str, shapes: Container[str]) -> bool:
+    """Whether the tensor `name` of a model that has those in `shapes` may be stored as `dtype`."""
+    module, _, part = name.rpartition(".")
+    if name.endswith("token_ordering"):
+        return dtype == "I64"
+    if part == "weight" and f"{module}.scales" in shapes:
+        return dtype == "U32"
+    if part == "scales" and f"{module}.biases" not in shapes:
+        return dtype == "U8"
+    return dtype in ("BF16", "F32")
 
 
 def weight_map(folder: Path) -> dict[str, str]:
@@ -135,7 +146,7 @@ def _is_inside(file: Path, folder: Path) -> bool:
 
 def _what_else(folder: Path) -> str:
     if list(folder.glob("*.gguf")):
-        return "GGUF is for llama.cpp; download google/gemma-4-12B-it and run gemma-mlx convert"
+        return gguf_refusal("what it holds")
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
         return "pickled weights can run code and are not read; download the safetensors files"
     return "name a folder that holds a Gemma 4 12B checkpoint"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from gemma_mlx.errors import CheckpointError
-from gemma_mlx.names import canonical_name
+from gemma_mlx.quantization import Quantization, read_quantization
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -91,20 +91,6 @@ class AudioConfig:
 
 
 @dataclass(frozen=True)
-class Quantization:
-    """How the linears of an MLX folder are packed: a default, and layers that differ (None: not packed)."""
-
-    bits: int
-    group_size: int
-    overrides: dict[str, tuple[int, int] | None]
-    """Canonical module path -> (bits, group_size)."""
-
-    def of(self, path: str) -> tuple[int, int] | None:
-        """(bits, group_size) of the module at `path`, None where it is stored whole."""
-        return self.overrides.get(path, (self.bits, self.group_size))
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole checkpoint."""
 
@@ -167,7 +153,7 @@ def parse_config(data: dict[str, Any]) -> Config:
             image_token_id=int(data["image_token_id"]),
             audio_token_id=int(data["audio_token_id"]),
             video_token_id=int(data["video_token_id"]),
-            quantization=parse_quantization(data.get("quantization") or data.get("quantization_config")),
+            quantization=read_quantization(data),
             unknown_keys=unknown_keys(data, _KNOWN),
         )
     except KeyError as error:
@@ -178,9 +164,6 @@ def parse_config(data: dict[str, Any]) -> Config:
         ) from None
     return config
 
-
-_BITS = (2, 3, 4, 5, 6, 8)
-_GROUPS = (32, 64, 128)
 
 # What the architecture does not do: key -> the values that mean "off".
 _OFF: dict[str, tuple[object, ...]] = {
@@ -293,41 +276,13 @@ def _full_layer_shape(data: dict[str, Any], layer_types: tuple[LayerType, ...]) 
     return shapes.pop()
 
 
-def parse_quantization(data: dict[str, Any] | None) -> Quantization | None:
-    """What a config's `quantization` says; None where nothing is packed in a way that MLX knows."""
-    # Google's QAT release may carry a quantization_config without any packed tensor: not ours to read.
-    if not data or "bits" not in data:
-        return None
-    if data.get("mode", "affine") != "affine":
-        raise CheckpointError(
-            f"the folder is packed in mode {data['mode']!r}; gemma-mlx reads affine: convert it from Google's release"
-        )
-    overrides: dict[str, tuple[int, int] | None] = {}
-    for path, value in data.items():
-        if isinstance(value, dict):
-            bits, group_size = value.get("bits", data["bits"]), value.get("group_size", data["group_size"])
-            overrides[canonical_name(path)] = _packing(bits, group_size)
-        elif value is False:
-            overrides[canonical_name(path)] = None
-    return Quantization(*_packing(data["bits"], data["group_size"]), overrides)
-
-
-def _packing(bits: object, group_size: object) -> tuple[int, int]:
-    """(bits, group size), if MLX has them: it divides by them without asking."""
-    if not (isinstance(bits, int) and isinstance(group_size, int)) or bits not in _BITS or group_size not in _GROUPS:
-        raise CheckpointError(
-            f"config.json packs with {bits!r} bits in groups of {group_size!r}; MLX has {_BITS} bits and groups of "
-            f"{_GROUPS}: convert the model again"
-        )
-    return bits, group_size
-
-
 # Keys that say nothing about the computation, or that are checked above.
 _KNOWN = {
     "": """architectures audio_config audio_token_id boa_token_id boi_token_id dtype eoa_token_id eoa_token_index
         eoi_token_id eos_token_id image_token_id initializer_range model_type quantization quantization_config
         text_config tie_word_embeddings torch_dtype transformers_version video_token_id vision_config vocab_size
-        pad_token_id bos_token_id vision_soft_tokens_per_image hidden_size""",
+        pad_token_id bos_token_id vision_soft_tokens_per_image hidden_size generation_config do_sample temperature
+        top_k top_p""",
     "text_config": """attention_dropout bos_token_id eos_token_id global_head_dim head_dim hidden_size
         intermediate_size layer_types max_position_embeddings model_type num_attention_heads
         num_global_key_value_heads num_hidden_layers num_key_value_heads pad_token_id per_layer_config

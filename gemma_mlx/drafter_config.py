@@ -8,14 +8,13 @@ from typing import Any
 
 from gemma_mlx.config import (
     Config,
-    Quantization,
     TextConfig,
-    parse_quantization,
     parse_text_config,
     read_json,
     unknown_keys,
 )
 from gemma_mlx.errors import CheckpointError
+from gemma_mlx.quantization import Quantization, read_quantization
 
 DRAFTER_TYPE = "gemma4_unified_assistant"
 
@@ -72,7 +71,7 @@ def parse_drafter_config(data: dict[str, Any]) -> DrafterConfig:
             use_ordered_embeddings=bool(data.get("use_ordered_embeddings", False)),
             num_centroids=int(data.get("num_centroids", 2048)),
             centroid_intermediate_top_k=int(data.get("centroid_intermediate_top_k", 32)),
-            quantization=parse_quantization(data.get("quantization") or data.get("quantization_config")),
+            quantization=read_quantization(data),
             unknown_keys=unknown_keys(data, _KNOWN),
         )
         if config.backbone_hidden_size < 1:

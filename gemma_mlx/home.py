@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
+from gemma_mlx.other_formats import refuse_other_format
 
 MODEL_VARIABLE = "GEMMA_MLX_MODEL"
 HOME_VARIABLE = "GEMMA_MLX_HOME"
@@ -47,11 +48,13 @@ def _expanded(path: str | os.PathLike[str]) -> str:
 def find_model(named: str | os.PathLike[str] | None = None) -> Path:
     """The model folder to use: the one named, else `GEMMA_MLX_MODEL`, else the last one converted, else the miniature.
 
-    Raises UsageError if a named folder does not exist; a last converted one that is gone is passed over.
+    Raises UsageError if a named folder does not exist, and GemmaError as `refuse_other_format` does; a last converted
+    one that is gone is passed over.
     """
     for source, value in (("", named), (f" ({MODEL_VARIABLE})", os.environ.get(MODEL_VARIABLE) or None)):
         if value is not None:
             folder = _expanded(value)
+            refuse_other_format(folder)
             if not os.path.isdir(folder):  # noqa: PTH112  # False also for a name that is too long
                 raise UsageError(f"no model folder {str(value)!r}{source}: name one that `gemma-mlx convert` wrote")
             return Path(folder)

@@ -308,7 +308,7 @@ def stored_numbers(folder: Path) -> Stored:
 
 def weights_bytes(stored: Stored, item_bytes: int) -> int:
     """What weights take in memory: packed words as they are, all else in a computing type of `item_bytes`."""
-    return sum(count * {"U32": 4, "I64": 8}.get(dtype, item_bytes) for dtype, count in stored.items())
+    return sum(count * {"U32": 4, "U8": 1, "I64": 8}.get(dtype, item_bytes) for dtype, count in stored.items())
 
 
 def sliding_bytes(text: TextConfig, rows: int, item_bytes: int) -> int:

@@ -6,7 +6,9 @@ through the layers one at a time, so that little more than the model itself is e
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,11 +16,12 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
-from gemma_mlx.config import Config, Quantization
+from gemma_mlx.config import Config
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.decoder import FullAttention
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.shared_rows import relayout
+from gemma_mlx.quantization import Quantization
 
 
 def computing_dtype() -> mx.Dtype:
@@ -42,7 +45,7 @@ def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> G
     groups: dict[str, dict[str, mx.array]] = {}
     for name, info in infos.items():
         array = sources[info.file].pop(info.name)
-        if array.dtype != mx.uint32:
+        if mx.issubdtype(array.dtype, mx.floating):
             array = array.astype(dtype)
         groups.setdefault(_group(name), {})[name] = array
     for group in sorted(groups):
@@ -68,7 +71,7 @@ def _group(name: str) -> str:
 def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[str, TensorInfo]) -> None:
     """Turns the linears that the folder holds packed into packed ones."""
 
-    def packing(path: str, module: nn.Module) -> bool | dict[str, int]:
+    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
         if f"{path}.scales" not in infos:
             return False
         if quantization is None:
@@ -76,7 +79,7 @@ def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[s
         found = quantization.of(path)
         if found is None:
             raise CheckpointError(f"{path} is packed but config.json says it is not; convert the model again")
-        return {"bits": found[0], "group_size": found[1]}
+        return asdict(found)
 
     try:
         nn.quantize(model, class_predicate=packing)
@@ -87,8 +90,10 @@ def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[s
 
 
 def check_finite(folder: Path, weights: dict[str, mx.array]) -> None:
-    """Raises CheckpointError if one of `weights` holds NaN or infinity."""
+    """Raises CheckpointError if one of `weights` holds NaN or infinity; packed words are not looked into."""
     names = [name for name, array in weights.items() if mx.issubdtype(array.dtype, mx.floating)]
+    if not names:  # a part that is packed in a float mode has no floats
+        return
     sums = mx.stack([weights[name].sum().astype(mx.float32) for name in names])  # NaN and infinity survive a sum
     finite = np.array(mx.isfinite(sums))
     for name, is_finite in zip(names, finite, strict=True):

@@ -193,26 +193,6 @@ def test_unknown_keys_are_listed(released: Data) -> None:
     assert parse_config(released).unknown_keys == ("flux_capacitor", "text_config.altup", "vision_config.tower")
 
 
-def test_quantization_of_an_mlx_folder(released: Data) -> None:
-    released["quantization"] = {
-        "group_size": 64,
-        "bits": 4,
-        "mode": "affine",
-        "language_model.model.embed_tokens": {"group_size": 32, "bits": 8},
-        "model.embed_audio.embedding_projection": False,
-    }
-    quantization = parse_config(released).quantization
-    assert quantization is not None
-    assert quantization.of("language_model.layers.0.mlp.up_proj") == (4, 64)
-    assert quantization.of("language_model.embed_tokens") == (8, 32)
-    assert quantization.of("embed_audio.embedding_projection") is None
-
-
-def test_another_packing_is_refused(released: Data) -> None:
-    released["quantization"] = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
-    assert "packed in mode 'mxfp4'" in refusal(released)
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

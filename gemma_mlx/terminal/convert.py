@@ -65,6 +65,8 @@ def convert(
         ):
             report = convert_source(found, destination, chosen, progress=progress, restart=restart)
         output.note(summary(destination, report))
+        if report.repacking is not None:
+            output.note(str(report.repacking))
         _tell_how_it_is_used(destination, report.is_drafter, output)
         if as_json:
             facts = {
@@ -83,6 +85,7 @@ def _figures(report: ConversionReport) -> dict[str, Any]:
         "bits_per_weight": report.bits_per_weight,
         "tensors": report.tensors,
         "seconds": report.seconds,
+        "repacking": None if report.repacking is None else asdict(report.repacking),
         "tallies": {
             kind: asdict(tally) | {"relative_error": tally.relative_error} for kind, tally in report.changes.items()
         },

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
+from gemma_mlx.other_formats import refuse_other_format
 from gemma_mlx.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def opened(
     bar: ProgressBar,
 ) -> Iterator[Source]:
     """The source. One on the Hub is downloaded before, or with `low_disk` while it is read."""
+    refuse_other_format(named)
     if os.path.isdir(named):  # noqa: PTH112  # False also for a name that is too long
         for flag, given in (("--revision", revision is not None), ("--low-disk", low_disk)):
             if given:
@@ -48,6 +50,7 @@ def opened(
             f"no model folder {named!r}; name a folder with a downloaded model, or google/gemma-4-12B-it to download it"
         )
     repository, at = found
+    refuse_other_format(repository)
     if at is not None and revision is not None:
         raise UsageError(f"{named} names a revision, and --revision another one; leave one of them out")
     output.status(f"asking for {repository} ...")

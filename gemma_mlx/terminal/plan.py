@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gemma_mlx.errors import CheckpointError, UsageError
+from gemma_mlx.errors import UsageError
 from gemma_mlx.home import find_drafter, find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes, one_line, show_warnings_in_one_line
@@ -81,8 +81,6 @@ def _planner(folder: Path, memory: str | None, recipe: str | None, kv_bits: int 
         from convert.recipes import recipe_named, stored_by_recipe
 
         chosen = recipe_named(recipe)
-        if config.quantization is not None:
-            raise CheckpointError(f"{folder} is already packed; leave out --recipe, or name the bf16 release")
         stored = stored_by_recipe(Gemma4(config).shapes(), chosen)
     drafter_folder = find_drafter(folder, drafter)
     drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0

@@ -234,11 +234,6 @@ def test_destination_inside_a_file_is_refused(source: Path) -> None:
     _refused(source, source / "config.json" / "out", "cannot write .*; name another folder")
 
 
-def test_packed_source_is_refused_by_name(source: Path, tmp_path: Path) -> None:
-    convert_checkpoint(source, tmp_path / "packed", "4bit")
-    _refused(tmp_path / "packed", tmp_path / "out", "packed is already packed at 4 bit; convert from the bf16 release")
-
-
 def test_incomplete_source_is_refused_before_any_work(tmp_path: Path) -> None:
     tensors = source_tensors()
     del tensors["model.language_model.layers.1.mlp.up_proj.weight"]

@@ -11,6 +11,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from convert.conversion import convert_checkpoint
+from convert.packed_source import Repacking
 from convert.recipes import RECIPES
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.drafter_config import parse_drafter_config
@@ -76,10 +77,18 @@ def test_the_order_of_tokens_survives(source: Path, tmp_path: Path) -> None:
     assert tensors[info.name].tolist() == list(range(255, -1, -1))
 
 
-def test_a_drafter_that_is_packed_or_not_whole_is_refused(source: Path, tmp_path: Path) -> None:
-    convert_checkpoint(source, tmp_path / "out", "4bit")
-    with pytest.raises(CheckpointError, match="already packed at 4 bit"):
-        convert_checkpoint(tmp_path / "out", tmp_path / "again", "4bit")
+def test_a_packed_drafter_is_copied_or_packed_again(source: Path, tmp_path: Path) -> None:
+    convert_checkpoint(source, tmp_path / "eight", "8bit")
+    copied = convert_checkpoint(tmp_path / "eight", tmp_path / "copied", "8bit")
+    four = convert_checkpoint(tmp_path / "eight", tmp_path / "four", "4bit")
+    assert copied.is_drafter
+    assert copied.repacking is not None
+    assert four.repacking == Repacking(repacked=copied.repacking.copied)
+    assert np.array_equal(logits_of(tmp_path / "copied"), logits_of(tmp_path / "eight"))
+    assert logits_of(tmp_path / "four").shape == logits_of(source).shape
+
+
+def test_a_drafter_that_is_not_whole_is_refused(source: Path, tmp_path: Path) -> None:
     data = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps({**data, "use_ordered_embeddings": False}))
     with pytest.raises(CheckpointError, match="that a drafter of Gemma 4 12B does not have"):

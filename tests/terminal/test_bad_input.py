@@ -53,6 +53,21 @@ def test_a_model_folder_that_does_not_exist_is_wrong_usage(run: Run) -> None:
     assert "no/such/folder" in ended.errors[0]
 
 
+@pytest.mark.parametrize("verb", ["ask", "plan", "convert"])
+def test_a_gguf_file_gets_what_to_use_instead(run: Run, tmp_path: Path, verb: str) -> None:
+    file = tmp_path / "gemma-4-12b-it-Q4_K_M.gguf"
+    file.write_bytes(b"GGUF")
+    words = {
+        "ask": ["ask", "Hello", "-m", file],
+        "plan": ["plan", "-m", file],
+        "convert": ["convert", file, tmp_path / "out"],
+    }
+    ended = run(*words[verb])
+    assert (ended.code, ended.out, len(ended.errors)) == (2, "", 1)
+    assert "is GGUF: llama.cpp and Ollama run it" in ended.errors[0]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["", "~nobody-of-this-name/model", "x" * 5000])
 def test_a_name_that_is_no_folder_is_wrong_usage(run: Run, name: str) -> None:
     ended = run("ask", "Hello", "-m", name)

@@ -52,8 +52,8 @@ def plain(hub: Hub, tmp_path: Path) -> dict[str, bytes]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a converted folder; of the index only what does not say where it came from."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The files of a converted folder, without what says where it came from: the card, a part of the index."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "README.md"}
     index = json.loads(found.pop("model.safetensors.index.json"))
     return found | {"weight_map": json.dumps(index["weight_map"]).encode()}
 
