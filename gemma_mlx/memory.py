@@ -255,20 +255,37 @@ class Planner:
 
     def _prefill_bytes(self, context_tokens: int, pace: Pace) -> int:
         """The most that one layer takes on the way, for a chunk or the largest picture, which is a chunk of its own."""
-        config, text = self.config, self.config.text
+        text = self.config.text
         rows = min(context_tokens, max(chunk_tokens_over(context_tokens), max(BUDGETS)))
         block_tokens = pace.block_sizes.full_block_tokens(context_tokens)
         heads, kv_heads, dims = text.num_attention_heads, text.num_key_value_heads, text.head_dim
         block_rows, keys = pace.block_sizes.sliding_tokens, min(context_tokens, text.sliding_window - 1 + rows)
         sliding = 2 * 2 * heads * block_rows * min(keys, text.sliding_window - 1 + 2 * block_rows)  # of two blocks
         sliding += 6 * keys * kv_heads * dims + rows * (5 * heads * dims + 6 * kv_heads * dims)
-        # Patches come in float32; where their norm is not one kernel, as on CPU, it takes nine arrays of them.
-        embeddings_bytes = 36 * min(rows, PATCHES_AT_ONCE) * config.vision.patch_dims + 16 * rows * text.hidden_size
         return max(
             self.full_layer_bytes(rows, self._scores(block_tokens, context_tokens)),
             self._layer_bytes(rows, sliding),
-            embeddings_bytes,
+            self.embedding_bytes(rows),
         )
+
+    def embedding_bytes(self, rows: int) -> int:
+        """What it takes to embed the `rows` patches of a picture, `PATCHES_AT_ONCE` at a time, before the first layer.
+
+        MLX runs ahead of the device and may hold every array of a piece until the piece is done, so all are counted,
+        but for those that are written in place. On CPU a norm is several kernels with float32 between them: it makes
+        differences, squares and quotients (RMSNorm has no differences), and from bfloat16 there and back two copies
+        more. On a GPU it is one kernel, and this is more than is taken. In the 12B, of 256 patches:
+
+            bytes a number                                     float32    bfloat16
+            patches: as they come, rounded; normed               4 + 12   4 + 2 + 18    x 256 x 6,912    28 | 42 MB
+            product, two positions; normed, normed, RMSNorm     12 + 32      6 + 50     x 256 x 3,840    43 | 55 MB
+        """
+        vision, item_bytes = self.config.vision, self.dtype.size
+        rounded_bytes = 0 if self.dtype == mx.float32 else item_bytes
+        norm_bytes = 3 * 4 + (4 + item_bytes if rounded_bytes else 0)
+        patch_bytes = vision.patch_dims * (4 + rounded_bytes + norm_bytes)
+        patch_bytes += vision.mm_embed_dim * (3 * item_bytes + 3 * norm_bytes - 4)
+        return min(rows, PATCHES_AT_ONCE) * patch_bytes + rows * self.config.text.hidden_size * item_bytes
 
     def full_layer_bytes(self, rows: int, scores: int) -> int:
         """What a full layer takes on the way for `rows` tokens, where attention holds `scores` numbers at once."""

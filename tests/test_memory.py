@@ -27,6 +27,7 @@ from gemma_mlx.machine import Machine, mac
 from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, Planner, stored_numbers
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
+from gemma_mlx.weights import load_model
 
 RELEASED = Path(__file__).parent / "golden" / "released_config.json"
 LIMIT_16_GB = 11_453_246_122
@@ -189,15 +190,47 @@ def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recip
     assert gemma.plan.weights_bytes == pytest.approx(loaded_bytes, rel=0.002)
 
 
-def largest_picture(start: int) -> MediaSpan:
-    """A picture of 1,120 soft tokens at position `start`."""
-    patches, positions = np.zeros((1120, 6912), dtype=np.float32), np.zeros((1120, 2), dtype=np.int32)
-    return MediaSpan("image", start, 1120, ImagePatches(patches, positions, 48, 48, 48, 48), "digest", "label")
+def picture(start: int, tokens: int = 1120) -> MediaSpan:
+    """A picture of `tokens` soft tokens at position `start`, by default of the most."""
+    patches, positions = np.zeros((tokens, 6912), dtype=np.float32), np.zeros((tokens, 2), dtype=np.int32)
+    return MediaSpan("image", start, tokens, ImagePatches(patches, positions, 48, 48, 48, 48), "digest", "label")
+
+
+def test_embedding_a_picture_is_as_counted_by_hand() -> None:
+    """Of 256 patches at once every array on the way, and the soft tokens of all 280."""
+    single, half = (released(mac("16GB"), dtype=dtype).embedding_bytes(280) for dtype in (mx.float32, mx.bfloat16))
+    assert single == 256 * (16 * 6912 + 44 * 3840) + 280 * 3840 * 4
+    assert half == 256 * (24 * 6912 + 56 * 3840) + 280 * 3840 * 2
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_embedding_a_picture_takes_what_is_planned(dtype: mx.Dtype) -> None:
+    config = read_config(miniature_folder())
+    planner, model = Planner(config, {}, mac("16GB"), dtype), load_model(miniature_folder(), config, dtype)
+    numbers = mx.random.normal((700, 700))
+    mx.eval(numbers)
+    for tokens in (70, 280):
+        [media] = soft_tokens(model, [picture(0, tokens)])
+        mx.clear_cache()
+        before_work = numbers @ numbers  # while the device is at it, MLX runs ahead, and nothing can be freed
+        mx.async_eval(before_work)
+        before_bytes = mx.get_active_memory()
+        mx.reset_peak_memory()
+        mx.eval(media.rows(0, tokens))
+        peak_bytes = mx.get_peak_memory() - before_bytes
+        assert peak_bytes <= planner.embedding_bytes(tokens)
+        if mx.default_device() == mx.Device(mx.cpu):  # a norm is one kernel elsewhere
+            assert planner.embedding_bytes(tokens) <= 1.1 * peak_bytes
 
 
 @pytest.mark.parametrize(
     ("dtype", "kv_bits", "pictures"),
-    [(mx.float32, None, []), (mx.float32, None, [1200]), (mx.float32, 8, [1200]), (mx.bfloat16, None, [])],
+    [
+        (mx.float32, None, []),
+        (mx.float32, None, [1200]),
+        (mx.float32, 8, [1200]),
+        (mx.bfloat16, None, []),
+    ],
 )
 def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None, pictures: list[int]) -> None:
     gemma = load(miniature_folder(), context_tokens=2600, dtype=dtype, kv_bits=kv_bits)
@@ -208,14 +241,14 @@ def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None,
     mx.reset_peak_memory()
     session = gemma.session()
     ids = [7] * (plan.context_tokens - 2)
-    media = soft_tokens(gemma.model, [largest_picture(start) for start in pictures])
+    media = soft_tokens(gemma.model, [picture(start) for start in pictures])
     session.prefill(ids, media, stable_tokens=len(ids) - 3)
     mx.eval(gemma.model.logits(gemma.model(gemma.model.embed_tokens(mx.array([[7]])), session.caches)))
     peak_bytes = mx.get_peak_memory() - before_bytes
     assert session.nbytes <= plan.full_cache_bytes + plan.sliding_cache_bytes + plan.snapshot_bytes
     assert peak_bytes <= plan.total_bytes
     if pictures:  # in a model so small, the largest picture is most of the plan
-        assert plan.total_bytes <= 2 * peak_bytes
+        assert plan.total_bytes <= 1.7 * peak_bytes
 
 
 def test_a_planned_context_is_the_most_that_prompt_and_answer_take() -> None:
