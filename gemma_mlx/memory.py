@@ -29,7 +29,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from gemma_mlx.checkpoint import read_headers
+from gemma_mlx.checkpoint import TensorInfo, read_headers, with_whole
 from gemma_mlx.config import Config, TextConfig
 from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
@@ -87,6 +87,7 @@ class Plan:
     snapshot_bytes: int
     scratch_bytes: int
     drafter_bytes: int
+    adapter_bytes: int
 
     @property
     def chunk_tokens(self) -> int:
@@ -97,7 +98,7 @@ class Plan:
     def total_bytes(self) -> int:
         """The most that MLX will hold at once."""
         caches_bytes = self.full_cache_bytes + self.sliding_cache_bytes + self.snapshot_bytes
-        return self.weights_bytes + caches_bytes + self.scratch_bytes + self.drafter_bytes
+        return self.weights_bytes + caches_bytes + self.scratch_bytes + self.drafter_bytes + self.adapter_bytes
 
     @property
     def limit_bytes(self) -> int:
@@ -180,6 +181,7 @@ class Planner:
     dtype: mx.Dtype
     kv_bits: int | None = None
     drafter_bytes: int = 0
+    adapter_bytes: int = 0
 
     def with_8_bit_rows(self) -> Planner | None:
         """The same with 8-bit rows; None where it has them already, or where this model's rows cannot be packed."""
@@ -251,6 +253,7 @@ class Planner:
                 rows * row_bytes,  # a cache that grows: of one layer, the old buffer beside the new
             ),
             drafter_bytes=self.drafter_bytes,
+            adapter_bytes=self.adapter_bytes,
         )
 
     def _prefill_bytes(self, context_tokens: int, pace: Pace) -> int:
@@ -298,10 +301,13 @@ class Planner:
         return text.num_attention_heads * queries * keys + copies
 
 
-def stored_numbers(folder: Path) -> Stored:
-    """How many numbers of each type `folder` holds. Raises CheckpointError as `read_headers` does."""
+def stored_numbers(folder: Path, whole: Mapping[str, TensorInfo] | None = None) -> Stored:
+    """How many numbers of each type `folder` holds, with the tensors `whole` in place of its own.
+
+    Raises CheckpointError as `read_headers` does.
+    """
     counted: Counter[str] = Counter()
-    for info in read_headers(folder).values():
+    for info in with_whole(read_headers(folder), whole or {}).values():
         counted[info.dtype] += math.prod(info.shape)
     return counted
 
