@@ -282,8 +282,11 @@ class Planner:
     def _layer_bytes(self, rows: int, attention: int) -> int:
         """What a layer takes whose attention takes so many numbers: with the MLP's and those in between."""
         text = self.config.text
-        mlp = 4 * min(rows, MLP_TOKENS) * text.intermediate_size
-        return (attention + mlp + 4 * rows * text.hidden_size) * self.dtype.size
+        mlp_numbers = min(rows, MLP_TOKENS) * text.intermediate_size
+        adapted = 2 * max(mlp_numbers, rows * text.num_attention_heads * text.global_head_dim)  # product, and its sum
+        return (
+            attention + 4 * mlp_numbers + 4 * rows * text.hidden_size + (adapted if self.adapter_bytes else 0)
+        ) * self.dtype.size
 
     def _decode_bytes(self, context_tokens: int) -> int:
         """What a pass over a few tokens takes: of one on all full layers at once, of more on one (`decoder.py`)."""

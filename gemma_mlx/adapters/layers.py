@@ -130,7 +130,15 @@ def _slices(layer: nn.Module, shape: tuple[int, int]) -> Iterator[tuple[int, mx.
     for first in range(0, shape[0], rows_at_once):
         part = slice(first, first + rows_at_once)
         if "scales" in layer:
-            scales, biases = (layer[name][part].astype(mx.float32) for name in ("scales", "biases"))
-            yield first, mx.dequantize(layer.weight[part], scales, biases, layer.group_size, layer.bits)
+            yield first, _unpacked(layer, part)
         else:
             yield first, layer.weight[part]
+
+
+def _unpacked(layer: nn.Module, part: slice) -> mx.array:
+    """The rows `part` of a packed layer, in float32."""
+    scales, biases = layer.scales[part], None
+    if "biases" in layer:  # the numbers come in the type of scales and biases; float modes have other scales alone
+        scales, biases = scales.astype(mx.float32), layer.biases[part].astype(mx.float32)
+    weight, packing = layer.weight[part], (layer.group_size, layer.bits, layer.mode)
+    return mx.dequantize(weight, scales, biases, *packing, dtype=mx.float32)

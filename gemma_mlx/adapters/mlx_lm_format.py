@@ -27,7 +27,7 @@ def is_mlx_lm(config: Config) -> bool:
 def read_parts(config: Config, tensors: Tensors) -> Parts:
     """What the adapter holds. Raises CheckpointError for another kind, and for a tensor that its kind does not have."""
     named, base = config.get("fine_tune_type", "lora"), text(config, "model")
-    if named not in KINDS:
+    if not isinstance(named, str) or named not in KINDS:
         raise CheckpointError(f"its fine_tune_type is {named!r}; gemma-mlx reads {', '.join(KINDS)}")
     if named == "full":
         whole_tensors = {path_in_model(name): name for name in tensors}

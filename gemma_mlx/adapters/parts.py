@@ -92,6 +92,16 @@ def mapping(config: Config, key: str) -> Config:
     return value or {}
 
 
+def names(config: Config, key: str) -> list[str]:
+    """A list of names, empty where there is none, or CheckpointError."""
+    value = config.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise CheckpointError(f"its config says {key} is {value!r}, not a list of names; copy it again")
+    return value
+
+
 def text(config: Config, key: str) -> str | None:
     """What the config says for a person to read."""
     value = config.get(key)

@@ -12,7 +12,18 @@ from collections import defaultdict
 
 import mlx.core as mx
 
-from gemma_mlx.adapters.parts import Config, Parts, Tensors, count, low_rank, mapping, number, path_in_model, text
+from gemma_mlx.adapters.parts import (
+    Config,
+    Parts,
+    Tensors,
+    count,
+    low_rank,
+    mapping,
+    names,
+    number,
+    path_in_model,
+    text,
+)
 from gemma_mlx.errors import CheckpointError
 
 FILE, PICKLED_FILE = "adapter_model.safetensors", "adapter_model.bin"
@@ -54,6 +65,7 @@ def read_parts(config: Config, tensors: Tensors) -> Parts:
         elif (bias != "none" and own.endswith(".bias")) or _is_saved_whole(own, config):
             whole_tensors[path_in_model(own)] = name
         else:
+            _refuse_tied([path_in_model(own.rpartition(".")[0])])
             raise CheckpointError(f"it holds {name}, which is no part of the adapter in its config; copy it again")
     updates = {}
     for module, parts in by_module.items():
@@ -82,8 +94,7 @@ def _check_kind(config: Config) -> None:
 
 def _is_saved_whole(name: str, config: Config) -> bool:
     """Whether the tensor `name` is of one of the modules that were trained whole."""
-    saved = config.get("modules_to_save") or []
-    return any(f".{module}." in f".{name}" for module in saved)
+    return any(f".{module}." in f".{name}" for module in names(config, "modules_to_save"))
 
 
 def _check_targeted(module: str, config: Config) -> None:
@@ -92,7 +103,7 @@ def _check_targeted(module: str, config: Config) -> None:
     if isinstance(targets, str):
         found = targets == "all-linear" or _matches(targets, module)
     else:
-        found = any(module == target or module.endswith(f".{target}") for target in targets or [])
+        found = any(f".{module}".endswith(f".{target}") for target in names(config, "target_modules"))
     if not found:
         raise CheckpointError(f"it holds {module}, which its target_modules do not name; copy it again")
 
