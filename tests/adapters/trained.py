@@ -71,7 +71,7 @@ def loaded(model_folder: Path, adapter_folder: Path, dtype: mx.Dtype = mx.float3
 
 def fused(model_folder: Path, adapter_folder: Path, folder: Path) -> Gemma4:
     """The model with the adapter fused into it: written to the new `folder`, nothing rounded, and loaded."""
-    write_whole(fuse(read_source(model_folder), adapter_for(model_folder, adapter_folder)), folder)
+    write_whole(fuse(read_source(model_folder), adapter_folder), folder)
     return load_model(folder, read_config(folder), mx.float32)
 
 
