@@ -53,6 +53,8 @@ class Comparison:
     depths: Sequence[int] = DEPTHS
     max_tokens: int = 64
     runs: int = 3
+    adapter: Path | None = None
+    """The model answers with it, and the drafter guesses as it does without."""
 
     @property
     def kinds(self) -> list[str]:
@@ -85,6 +87,8 @@ def comparison_facts(comparison: Comparison, gemma: Gemma) -> dict[str, Any]:
         "drafter": drafter.resolve().name if drafter else None,
         "drafter_fingerprint": fingerprint(drafter) if drafter else None,
         "drafter_bytes": weights_bytes(stored_numbers(drafter), dtype.size) if drafter else 0,
+        "adapter": comparison.adapter.resolve().name if comparison.adapter else None,
+        "adapter_digest": gemma.adapter_digest,
         "machine": machine_name(),
         "device": "cpu" if on_cpu() else "gpu",
         "python_version": platform.python_version(),

@@ -24,6 +24,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
 from gemma_mlx.checkpoint import INDEX_FILE
@@ -158,6 +159,8 @@ def _write_files(
                 if tensor.name in shard.places:
                     for rows in _slices(tensor, block):
                         writer.write(tensor.name, rows)
+            writer.require_whole(shard.places)
+            writer.sync()
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
@@ -170,17 +173,22 @@ class _Block:
     def __init__(self, seed: int) -> None:
         self._places = np.random.default_rng(seed)
         normal = self._places.standard_normal(BLOCK_NUMBERS, dtype=np.float32)
-        once = mx.array(normal * STANDARD_DEVIATION).astype(mx.bfloat16)
-        self._twice = mx.concatenate([once, once])  # a stretch may go over the end
+        once = _bits(mx.array(normal * STANDARD_DEVIATION))
+        self._twice = np.concatenate([once, once])  # a stretch may go over the end
 
-    def stretch(self, numbers: int) -> mx.array:
-        """So many of them from a random place on, bfloat16 [numbers]; at most BLOCK_NUMBERS."""
+    def stretch(self, numbers: int) -> npt.NDArray[np.uint16]:
+        """So many of them from a random place on, at most BLOCK_NUMBERS."""
         start = int(self._places.integers(BLOCK_NUMBERS))
         return self._twice[start : start + numbers]
 
 
-def _slices(tensor: OutputTensor, block: _Block) -> Iterator[mx.array]:
-    """All rows of `tensor` in order, bfloat16 [rows, ...], at most a block at a time."""
+def _bits(numbers: mx.array) -> npt.NDArray[np.uint16]:
+    """The bits of `numbers` in bfloat16."""
+    return np.array(numbers.astype(mx.bfloat16).view(mx.uint16))
+
+
+def _slices(tensor: OutputTensor, block: _Block) -> Iterator[npt.NDArray[np.uint16]]:
+    """All rows of `tensor` in order, as bits of bfloat16 [rows, ...], at most a block at a time."""
     row_shape = tensor.shape[1:]
     rows_at_once = max(1, BLOCK_NUMBERS // math.prod(row_shape))
     for first in range(0, tensor.shape[0], rows_at_once):
@@ -188,7 +196,7 @@ def _slices(tensor: OutputTensor, block: _Block) -> Iterator[mx.array]:
         if len(tensor.shape) > 1:
             yield block.stretch(math.prod(shape)).reshape(shape)
         else:  # a norm's weight or bias, or a layer's scalar
-            yield (mx.zeros if tensor.name.endswith(".bias") else mx.ones)(shape, dtype=mx.bfloat16)
+            yield _bits((mx.zeros if tensor.name.endswith(".bias") else mx.ones)(shape))
 
 
 def main(arguments: list[str] | None = None) -> int:

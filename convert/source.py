@@ -22,6 +22,7 @@ from convert.journal import Identity
 from convert.overlap import read_ahead
 from convert.packed_source import PackedTensor
 from convert.recipes import Recipe, stored_by_recipe
+from gemma_mlx.adapters.adapter import Adapter
 from gemma_mlx.checkpoint import DTYPE_BYTES, TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
 from gemma_mlx.config import Config, read_config
 from gemma_mlx.drafter_config import DrafterConfig, is_drafter, read_drafter_config
@@ -89,6 +90,8 @@ class Source:
     """Where it was downloaded from, as google/gemma-4-12B-it."""
     revision: str | None = None
     """The commit there."""
+    adapter: Adapter | None = None
+    """What has been fused into the tensors."""
 
 
 def read_source(folder: Path, repository: str | None = None, revision: str | None = None) -> Source:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -71,6 +71,13 @@ def join_headers(folder: Path, infos: Iterable[TensorInfo]) -> dict[str, TensorI
                 f"{folder / INDEX_FILE} says that {stored} is in {file_name}; it is not: download both again"
             )
     return tensors
+
+
+def with_whole(infos: Mapping[str, TensorInfo], whole: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """`infos` with the unpacked tensors `whole` in place of those of the same name, packed or not."""
+    unpacked = [name.removesuffix(".weight") for name in whole if name.endswith(".weight")]
+    gone = {f"{module}.{part}" for module in unpacked for part in ("scales", "biases")}
+    return {name: info for name, info in infos.items() if name not in gone} | dict(whole)
 
 
 def require_tensors(
@@ -159,9 +166,14 @@ def fingerprint(folder: Path) -> str:
     24 GB need not be read for it. Training and quantization change numbers everywhere and are seen; a change that lies
     between two samples, as of a few rows of the token table, is not.
     """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    return fingerprint_of(folder / "config.json", tensor_files(folder))
+
+
+def fingerprint_of(config_file: Path, files: Iterable[Path]) -> str:
+    """The same of a config and the safetensors `files` that belong to it."""
+    digest = hashlib.sha256(config_file.read_bytes())
     with ThreadPoolExecutor() as pool:  # a disk that is asked for many places at once answers sooner
-        for file in tensor_files(folder):
+        for file in files:
             digest.update(header_bytes(file))
             with file.open("rb", buffering=0) as stream:
                 for samples in pool.map(partial(_samples, stream.fileno()), read_header(file)):

@@ -21,6 +21,9 @@ from typing import Any, cast
 
 import mlx.core as mx
 
+from gemma_mlx.adapters.adapter import Adapter
+from gemma_mlx.adapters.folder import read_adapter
+from gemma_mlx.adapters.layers import place, require_mlx_lm
 from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.checkpoint import fingerprint
 from gemma_mlx.config import Config, read_config
@@ -35,7 +38,7 @@ from gemma_mlx.draft_choice import check_draft, drafter_to_load, drafting_after
 from gemma_mlx.drafter_weights import load_drafter
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
-from gemma_mlx.home import find_model
+from gemma_mlx.home import find_adapter, find_model
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.prompt import PromptBuilder
@@ -67,6 +70,7 @@ def load(
     kv_bits: int | None = None,
     drafter: str | os.PathLike[str] | None = None,
     draft: DraftMode = "auto",
+    adapter: str | os.PathLike[str] | None = None,
     dtype: mx.Dtype | None = None,
     machine: Machine | None = None,
 ) -> Gemma:
@@ -75,7 +79,8 @@ def load(
     Takes a folder in Google's released format or a converted one. Before any weight is read, the memory plan for
     `context_tokens` positions is made, by default for as many as fit this machine; prompts and answers stay within it.
     With `kv_bits` 8 the full layers' cache takes about half the bytes. Where `draft` ("auto", "mtp") wants a drafter,
-    the one in `drafter` is loaded, or the one in the model's folder. Raises ContextError if it does not fit, and
+    the one in `drafter` is loaded, or the one in the model's folder. With `adapter`, the folder of a LoRA or DoRA that
+    mlx-lm or PEFT trained, the model answers with it; that takes mlx-lm. Raises ContextError if it does not fit, and
     GemmaError in one line if a folder cannot be used.
     """
     found = find_model(folder)
@@ -85,17 +90,41 @@ def load(
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
     dtype = dtype or computing_dtype()
+    adapted = _read_adapter(adapter, config) if adapter is not None else None
+    whole = adapted.whole if adapted else {}
     drafter_folder = drafter_to_load(found, drafter, draft)
     drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0
-    planner = Planner(config, stored_numbers(found), machine or this_machine(), dtype, kv_bits, drafter_bytes)
+    planner = Planner(
+        config,
+        stored_numbers(found, whole),
+        machine or this_machine(),
+        dtype,
+        kv_bits,
+        drafter_bytes,
+        adapted.nbytes(dtype.size) if adapted else 0,
+    )
     plan = planner.require(context_tokens)
     prompts = PromptBuilder.from_folder(found)
     # Before the weights are read: what lies in the folder later may be another model.
-    identity = Identity(fingerprint(found), prompts.chat_format.fingerprint, str(dtype).removeprefix("mlx.core."))
+    identity = Identity(
+        fingerprint(found),
+        prompts.chat_format.fingerprint,
+        str(dtype).removeprefix("mlx.core."),
+        adapted.digest if adapted else "",
+    )
     with plan.limits():
-        model = load_model(found, config, dtype)
+        model = load_model(found, config, dtype, whole)
+        if adapted:
+            place(model, config.text, adapted)
         loaded_drafter = load_drafter(drafter_folder, found, config, model) if drafter_folder else None
     return Gemma(found, config, prompts, model, plan, identity, loaded_drafter)
+
+
+def _read_adapter(named: str | os.PathLike[str], config: Config) -> Adapter:
+    """The adapter in the folder `named`, once it is certain that it can be run: before the weights are read."""
+    adapter = read_adapter(find_adapter(named), Gemma4(config).shapes())
+    require_mlx_lm()
+    return adapter
 
 
 class Gemma:
@@ -143,6 +172,11 @@ class Gemma:
     @property
     def name(self) -> str:
         return self.folder.resolve().name
+
+    @property
+    def adapter_digest(self) -> str:
+        """Tells the adapter that it answers with from any other; empty without one."""
+        return self._identity.adapter
 
     @property
     def miniature(self) -> bool:

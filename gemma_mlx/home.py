@@ -83,6 +83,14 @@ def find_drafter(model: Path, named: str | os.PathLike[str] | None = None) -> Pa
     return Path(folder)
 
 
+def find_adapter(named: str | os.PathLike[str]) -> Path:
+    """The folder of the adapter `named`. Raises UsageError if it does not exist."""
+    folder = _expanded(named)
+    if not os.path.isdir(folder):  # noqa: PTH112  # False also for a name that is too long
+        raise UsageError(f"no adapter folder {str(named)!r}: name one that mlx_lm.lora or PEFT wrote")
+    return Path(folder)
+
+
 def remember_model(folder: Path) -> None:
     """From now on `folder` is what is used when no model is named."""
     home().mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from gemma_mlx.checkpoint import read_headers
+from gemma_mlx.checkpoint import TensorInfo, read_headers, with_whole
 from gemma_mlx.config import Config, TextConfig
 from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
@@ -87,6 +87,7 @@ class Plan:
     snapshot_bytes: int
     scratch_bytes: int
     drafter_bytes: int
+    adapter_bytes: int
 
     @property
     def chunk_tokens(self) -> int:
@@ -97,7 +98,7 @@ class Plan:
     def total_bytes(self) -> int:
         """The most that MLX will hold at once."""
         caches_bytes = self.full_cache_bytes + self.sliding_cache_bytes + self.snapshot_bytes
-        return self.weights_bytes + caches_bytes + self.scratch_bytes + self.drafter_bytes
+        return self.weights_bytes + caches_bytes + self.scratch_bytes + self.drafter_bytes + self.adapter_bytes
 
     @property
     def limit_bytes(self) -> int:
@@ -180,6 +181,7 @@ class Planner:
     dtype: mx.Dtype
     kv_bits: int | None = None
     drafter_bytes: int = 0
+    adapter_bytes: int = 0
 
     def with_8_bit_rows(self) -> Planner | None:
         """The same with 8-bit rows; None where it has them already, or where this model's rows cannot be packed."""
@@ -251,6 +253,7 @@ class Planner:
                 rows * row_bytes,  # a cache that grows: of one layer, the old buffer beside the new
             ),
             drafter_bytes=self.drafter_bytes,
+            adapter_bytes=self.adapter_bytes,
         )
 
     def _prefill_bytes(self, context_tokens: int, pace: Pace) -> int:
@@ -296,8 +299,11 @@ class Planner:
     def _layer_bytes(self, rows: int, attention: int) -> int:
         """What a layer takes whose attention takes so many numbers: with the MLP's and those in between."""
         text = self.config.text
-        mlp = 4 * min(rows, MLP_TOKENS) * text.intermediate_size
-        return (attention + mlp + 4 * rows * text.hidden_size) * self.dtype.size
+        mlp_numbers = min(rows, MLP_TOKENS) * text.intermediate_size
+        adapted = 2 * max(mlp_numbers, rows * text.num_attention_heads * text.global_head_dim)  # product, and its sum
+        return (
+            attention + 4 * mlp_numbers + 4 * rows * text.hidden_size + (adapted if self.adapter_bytes else 0)
+        ) * self.dtype.size
 
     def _decode_bytes(self, context_tokens: int) -> int:
         """What a pass over a few tokens takes: of one on all full layers at once, of more on one (`decoder.py`)."""
@@ -315,10 +321,13 @@ class Planner:
         return text.num_attention_heads * queries * keys + copies
 
 
-def stored_numbers(folder: Path) -> Stored:
-    """How many numbers of each type `folder` holds. Raises CheckpointError as `read_headers` does."""
+def stored_numbers(folder: Path, whole: Mapping[str, TensorInfo] | None = None) -> Stored:
+    """How many numbers of each type `folder` holds, with the tensors `whole` in place of its own.
+
+    Raises CheckpointError as `read_headers` does.
+    """
     counted: Counter[str] = Counter()
-    for info in read_headers(folder).values():
+    for info in with_whole(read_headers(folder), whole or {}).values():
         counted[info.dtype] += math.prod(info.shape)
     return counted
 

@@ -6,6 +6,7 @@ through the layers one at a time, so that little more than the model itself is e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
+from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors, with_whole
 from gemma_mlx.config import Config
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.decoder import FullAttention
@@ -29,15 +30,18 @@ def computing_dtype() -> mx.Dtype:
     return mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
 
 
-def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> Gemma4:
+def load_model(
+    folder: Path, config: Config, dtype: mx.Dtype | None = None, whole: Mapping[str, TensorInfo] | None = None
+) -> Gemma4:
     """The model in `folder`, in memory and ready. Raises CheckpointError in one line for anything that does not fit.
 
-    `dtype` is what to compute in, by default `computing_dtype()`.
+    `dtype` is what to compute in, by default `computing_dtype()`. The tensors `whole`, by canonical name, stand in
+    place of the folder's own.
     """
     dtype = dtype or computing_dtype()
     if dtype not in (mx.float32, mx.bfloat16):
         raise CheckpointError(f"Gemma 4 overflows in {dtype}; compute in bfloat16 or float32")
-    infos = read_headers(folder)
+    infos = with_whole(read_headers(folder), whole or {})
     model = Gemma4(config)
     pack_like(model, config.quantization, infos)
     require_tensors(folder, infos, model.shapes())

@@ -68,6 +68,8 @@ class Identity:
     """`ChatFormat.fingerprint`."""
     dtype: str
     """The type computed in, as "bfloat16"."""
+    adapter: str = ""
+    """The adapter's digest; empty without one."""
     code: str = field(default_factory=code)
 
 
@@ -75,6 +77,7 @@ _WHY = {
     "model": "it is of another model",
     "template": "it was made with another chat template",
     "dtype": "it was computed in {found}, this model computes in {here}",
+    "adapter": "it was made with another adapter, or without one",
     "code": "it was saved by gemma-mlx {found}, this is {here}",
 }
 

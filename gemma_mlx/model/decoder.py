@@ -110,6 +110,11 @@ class FullAttention(nn.Module):
         self._rope = Rope(config.rotated_dims, config.full_rope_theta, dims)
         self._output_order: mx.array | None = None
 
+    @property
+    def restores_output_order(self) -> bool:
+        """Whether the columns of `o_proj` are in the checkpoint's order."""
+        return self._output_order is not None
+
     def restore_output_order(self, order: mx.array) -> None:
         """From now on the attention's output is taken through `order` [H*Dh], as `o_proj` kept its columns."""
         self._output_order = order

@@ -60,6 +60,7 @@ def ask(
     cache: flag.Cache = None,
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
+    adapter: flag.AdapterFolder = None,
     thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
@@ -81,7 +82,9 @@ def ask(
         piped, asked = _text(prompt, image or [], audio or [])
         messages, shared = _messages(piped, asked, system, image or [], audio or [], detail, find_model(model))
         question = Question(messages, shared, cache, drawing, max_tokens, draft, thinking, as_json, logprobs)
-        load = partial(load_gemma, model, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft)
+        load = partial(
+            load_gemma, model, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
+        )
         _answer(question, load, Output(quiet))
 
 

@@ -124,6 +124,7 @@ def memory(
 def drafting(
     model: flag.Model = None,
     drafter: flag.DrafterFolder = None,
+    adapter: flag.AdapterFolder = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_PROMPTS_HELP)] = None,
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=2, metavar="N", help=_MAX_TOKENS_HELP)
@@ -159,6 +160,7 @@ def drafting(
                 {
                     "-m": model,
                     "--drafter": drafter,
+                    "--adapter": adapter,
                     "--prompts": prompts,
                     "-n": max_tokens != _DRAFT_MAX_TOKENS,
                     "--draft": draft != "auto",
@@ -175,7 +177,7 @@ def drafting(
             tried = sorted(set(_numbers("--depths", depths or _DRAFT_DEPTHS, int)))
             if not 0 <= tried[0] <= tried[-1] <= _MAX_DEPTH:
                 raise UsageError(f"--depths {depths!r}: from 0 to {_MAX_DEPTH} tokens can be drafted at a time")
-            comparison = compare(model, drafter, prompts, draft, tried, max_tokens, runs)
+            comparison = compare(model, drafter, adapter, prompts, draft, tried, max_tokens, runs)
             run = DraftingRun(
                 comparison, _DTYPES[computing] if computing else None, kv_bits, shown, output_folder, picture
             )

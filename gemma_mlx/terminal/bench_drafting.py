@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def compare(
     model: str | None,
     drafter: str | None,
+    adapter: str | None,
     prompts: Path | None,
     draft: DraftMode,
     depths: list[int],
@@ -29,7 +30,7 @@ def compare(
     from benchmarks.drafting import Comparison
     from benchmarks.prompts import default_prompts, miniature_prompts, read_prompts
     from gemma_mlx.config import read_config
-    from gemma_mlx.home import find_drafter, find_model
+    from gemma_mlx.home import find_adapter, find_drafter, find_model
 
     folder = find_model(model)
     if draft == "lookup" and drafter is not None:
@@ -41,7 +42,8 @@ def compare(
         asked = read_prompts(prompts)
     else:
         asked = miniature_prompts() if read_config(folder).is_miniature else default_prompts()
-    return Comparison(folder, found, asked, draft, depths, max_tokens, runs)
+    adapter_folder = find_adapter(adapter) if adapter is not None else None
+    return Comparison(folder, found, asked, draft, depths, max_tokens, runs, adapter_folder)
 
 
 class DraftingRun:
@@ -71,6 +73,7 @@ class DraftingRun:
             kv_bits=kv_bits,
             drafter=comparison.drafter,
             draft=comparison.draft,
+            adapter=comparison.adapter,
             dtype=DTYPES[dtype] if dtype else None,
         )
         output.clear_status()

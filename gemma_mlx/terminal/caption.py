@@ -31,6 +31,7 @@ def caption(
     detail: flag.Detail = None,
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
+    adapter: flag.AdapterFolder = None,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -49,7 +50,7 @@ def caption(
         output = Output(quiet)
         batch = Batch(files, "image", output, max_tokens, detail, as_json, bool(logprobs), named=True)
         show_warnings_in_one_line(output)
-        gemma = load_gemma(model, output, drafter=drafter, draft=draft)
+        gemma = load_gemma(model, output, drafter=drafter, draft=draft, adapter=adapter)
         sampling = drawing.sampling(gemma)
         from gemma_mlx.tasks import captioning
 

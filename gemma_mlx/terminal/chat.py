@@ -29,6 +29,7 @@ def chat(
     detail: flag.Detail = None,
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
+    adapter: flag.AdapterFolder = None,
     thinking: flag.Thinking = False,
     context: flag.Context = None,
     kv_bits: flag.KvBits = None,
@@ -49,7 +50,9 @@ def chat(
         piped = not is_terminal(sys.stdin)
         if not piped:
             output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
-        gemma = load_gemma(model, output, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft)
+        gemma = load_gemma(
+            model, output, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
+        )
         from gemma_mlx.tasks.conversation import Conversation
         from gemma_mlx.terminal.chat_screen import ChatScreen
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convert.conversion import ConversionReport
 
 _SOURCE_HELP = "Folder of the downloaded model, or its name on Hugging Face, as google/gemma-4-12B-it[@REVISION]."
+_FUSE_HELP = "Make the LoRA or DoRA adapter in FOLDER part of the weights, in float32, before they are packed."
 _RECIPE_HELP = "Bits per weight: 4bit, 8bit or bf16."
 _REVISION_HELP = "Branch, tag or commit on Hugging Face."
 _LOW_DISK_HELP = "Convert as the bytes arrive from Hugging Face, without a copy of the source on this disk."
@@ -30,6 +31,7 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)],
     destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="New folder to write.")],
     recipe: Annotated[str, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = "4bit",
+    fuse: Annotated[str | None, typer.Option("--fuse", metavar="FOLDER", help=_FUSE_HELP)] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REVISION", help=_REVISION_HELP, show_default="main")
     ] = None,
@@ -52,10 +54,13 @@ def convert(
         output = Output(quiet)
         show_warnings_in_one_line(output)
         from convert.conversion import convert_source
+        from convert.fuse import fuse as fused
         from convert.partial_folder import refuse_existing
         from convert.recipes import recipe_named
+        from gemma_mlx.home import find_adapter
 
         chosen = recipe_named(recipe)
+        adapter = find_adapter(fuse) if fuse is not None else None
         refuse_existing(destination)
         bar = partial(_progress_bar, output)
         with (
@@ -63,6 +68,8 @@ def convert(
             opened(source, revision, low_disk, destination, chosen, output, bar) as found,
             bar("converting") as progress,
         ):
+            if adapter is not None:
+                found = fused(found, adapter)
             report = convert_source(found, destination, chosen, progress=progress, restart=restart)
         output.note(summary(destination, report))
         if report.repacking is not None:
@@ -73,6 +80,7 @@ def convert(
                 "source": source,
                 "revision": found.revision,
                 "recipe": chosen.name,
+                "adapter": found.adapter.name if found.adapter else None,
                 "destination": str(destination),
             }
             write_stdout(one_line(facts | _figures(report)) + "\n")

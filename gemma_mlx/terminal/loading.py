@@ -25,6 +25,7 @@ def load_gemma(
     kv_bits: int | None = None,
     drafter: str | None = None,
     draft: DraftMode = "auto",
+    adapter: str | None = None,
 ) -> Gemma:
     """The model that `--model` or the defaults name. Says so, quiet or not, where it is a miniature.
 
@@ -34,7 +35,7 @@ def load_gemma(
     output.status(f"loading {folder.name} ...")
     from gemma_mlx.gemma import load
 
-    gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft)
+    gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter)
     output.clear_status()
     if gemma.miniature:
         output.say(MINIATURE_NOTE.format(name=gemma.name))

@@ -49,6 +49,7 @@ _DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smalle
 _CACHE = "Keep in FILE what is read of piped text and pictures, for the next question about them."
 _DRAFTER = "Folder of the draft head. Default: the folder drafter in the model's, if there is one."
 _DRAFT = "Who drafts tokens: the drafter (mtp), what was said before (lookup), both or nobody. Only speed changes."
+_ADAPTER = "Answer with the LoRA or DoRA adapter in FOLDER, trained by mlx-lm or PEFT; needs mlx-lm."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
 _CONTEXT = "Most tokens of prompts and answers together, as 32768 or 32k; memory is planned for them."
 _MEMORY = "Plan for a Mac with so much memory, as 16GB, instead of this machine."
@@ -92,6 +93,7 @@ Detail = Annotated[
     typer.Option("--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default=_MODELS_OWN),
 ]
 DrafterFolder = Annotated[str | None, typer.Option("--drafter", metavar="FOLDER", help=_DRAFTER)]
+AdapterFolder = Annotated[str | None, typer.Option("--adapter", metavar="FOLDER", help=_ADAPTER)]
 Draft = Annotated[DraftMode, typer.Option("--draft", help=_DRAFT)]
 Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="FILE", help=_CACHE)]

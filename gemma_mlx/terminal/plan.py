@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma_mlx.errors import UsageError
-from gemma_mlx.home import find_drafter, find_model
+from gemma_mlx.home import find_adapter, find_drafter, find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes, one_line, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output, write_stdout
@@ -25,6 +25,7 @@ _RECIPE_HELP = "Plan the folder as `convert` would pack it: 4bit, 8bit or bf16. 
 PARTS = {
     "weights_bytes": "weights",
     "drafter_bytes": "drafter",
+    "adapter_bytes": "adapter",
     "full_cache_bytes": "full layers' rows",
     "sliding_cache_bytes": "sliding layers",
     "snapshot_bytes": "snapshots",
@@ -39,6 +40,7 @@ def plan(
     recipe: Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = None,
     kv_bits: flag.KvBits = None,
     drafter: flag.DrafterFolder = None,
+    adapter: flag.AdapterFolder = None,
     as_json: flag.Json = False,
 ) -> None:
     """Show what fits: each part of the memory in bytes, and the largest context. Loads nothing.
@@ -50,7 +52,7 @@ def plan(
     with exit_codes(as_json):
         show_warnings_in_one_line(Output())
         folder = find_model(model)
-        planner = _planner(folder, memory, recipe, kv_bits, drafter)
+        planner = _planner(folder, memory, recipe, kv_bits, drafter, adapter)
         own_tokens = planner.config.text.max_position_embeddings
         if context is not None and context > own_tokens:
             raise UsageError(f"--context is {context:,}, but {folder.name} has {own_tokens:,} positions; ask for less")
@@ -62,9 +64,12 @@ def plan(
         sys.exit(0 if planned.fits else 1)
 
 
-def _planner(folder: Path, memory: str | None, recipe: str | None, kv_bits: int | None, drafter: str | None) -> Planner:
+def _planner(
+    folder: Path, memory: str | None, recipe: str | None, kv_bits: int | None, drafter: str | None, adapter: str | None
+) -> Planner:
     import mlx.core as mx
 
+    from gemma_mlx.adapters.folder import read_adapter
     from gemma_mlx.config import read_config
     from gemma_mlx.machine import mac, this_machine
     from gemma_mlx.memory import Planner, stored_numbers, weights_bytes
@@ -75,16 +80,21 @@ def _planner(folder: Path, memory: str | None, recipe: str | None, kv_bits: int 
     config = read_config(folder)
     check_kv_bits(config.text, kv_bits)
     machine, dtype = (mac(memory), mx.bfloat16) if memory else (this_machine(), computing_dtype())
+    shapes = Gemma4(config).shapes()
+    adapted = read_adapter(find_adapter(adapter), shapes) if adapter is not None else None
+    whole = adapted.whole if adapted else {}
     if recipe is None:
-        stored = stored_numbers(folder)
+        stored = stored_numbers(folder, whole)
     else:
         from convert.recipes import recipe_named, stored_by_recipe
 
         chosen = recipe_named(recipe)
-        stored = stored_by_recipe(Gemma4(config).shapes(), chosen)
+        stored = stored_by_recipe({name: shape for name, shape in shapes.items() if name not in whole}, chosen)
+        stored["BF16"] += adapted.whole_numbers if adapted else 0
     drafter_folder = find_drafter(folder, drafter)
     drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0
-    return Planner(config, stored, machine, dtype, kv_bits, drafter_bytes)
+    adapter_bytes = adapted.nbytes(dtype.size) if adapted else 0
+    return Planner(config, stored, machine, dtype, kv_bits, drafter_bytes, adapter_bytes)
 
 
 def as_object(folder: Path, planner: Planner, planned: Plan) -> dict[str, Any]:

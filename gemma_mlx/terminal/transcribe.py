@@ -23,6 +23,7 @@ def transcribe(
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
+    adapter: flag.AdapterFolder = None,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -38,7 +39,7 @@ def transcribe(
         output = Output(quiet)
         batch = Batch(files, "audio", output, max_tokens, as_json=as_json, logprobs=bool(logprobs))
         show_warnings_in_one_line(output)
-        gemma = load_gemma(model, output, drafter=drafter, draft=draft)
+        gemma = load_gemma(model, output, drafter=drafter, draft=draft, adapter=adapter)
         from gemma_mlx.tasks import transcription
 
         batch.run(
