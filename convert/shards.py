@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma_mlx.checkpoint import DTYPE_BYTES
+from gemma_mlx.replace_file import bring_to_disk
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class ShardWriter:
 
     def sync(self) -> None:
         """Waits until all that was written is on the disk."""
-        os.fsync(self._stream.fileno())
+        bring_to_disk(self._stream.fileno())
 
     def _write_at(self, place: int, data: bytes | memoryview) -> None:
         self._stream.seek(place)
