@@ -25,7 +25,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
+from convert.shards import OutputTensor, Shard, ShardWriter, as_numbers, plan_shards
 from gemma_mlx.checkpoint import INDEX_FILE
 from gemma_mlx.config import parse_config, read_config, read_json
 from gemma_mlx.drafter_config import DRAFTER_TYPE, parse_drafter_config
@@ -157,7 +157,7 @@ def _write_files(
             for tensor in tensors:
                 if tensor.name in shard.places:
                     for rows in _slices(tensor, block):
-                        writer.write(tensor.name, rows)
+                        writer.write(tensor.name, as_numbers(rows))
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

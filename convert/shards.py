@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
@@ -119,3 +121,8 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+
+
+def as_numbers(rows: mx.array) -> npt.NDArray[Any]:
+    """`rows` as `ShardWriter` takes them: bfloat16 as its bits."""
+    return np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows)
