@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
+from convert.shards import OutputTensor, Shard, ShardWriter, as_numbers, plan_shards
 from gemma_mlx.checkpoint import INDEX_FILE
 from gemma_mlx.config import parse_config, read_config, read_json
 from gemma_mlx.drafter_config import DRAFTER_TYPE, parse_drafter_config
@@ -184,7 +184,7 @@ class _Block:
 
 def _bits(numbers: mx.array) -> npt.NDArray[np.uint16]:
     """The bits of `numbers` in bfloat16."""
-    return np.array(numbers.astype(mx.bfloat16).view(mx.uint16))
+    return as_numbers(numbers.astype(mx.bfloat16))
 
 
 def _slices(tensor: OutputTensor, block: _Block) -> Iterator[npt.NDArray[np.uint16]]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 import numpy.typing as npt
 
 import convert
@@ -30,7 +29,7 @@ from convert.packed_source import PackedTensor, Repacking, count_repacking
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Packing, Recipe, module_kind, recipe_named
-from convert.shards import OutputTensor, Shard, ShardWriter, plan_shards
+from convert.shards import OutputTensor, Shard, ShardWriter, as_numbers, plan_shards
 from convert.source import Source, SourceTensor, read_source
 from convert.tally import Tally
 from convert.text_side import text_side
@@ -265,19 +264,14 @@ def _copied_slices(job: _Job) -> Iterator[_Slice]:
 def _pack(part: _Slice) -> _PackedSlice:
     job, rows = part.job, part.rows
     if job.packing is None or job.copied:
-        numbers: tuple[npt.NDArray[Any], ...] = (_numbers(_as_stored(rows) if job.packing is None else rows),)
+        numbers: tuple[npt.NDArray[Any], ...] = (as_numbers(_as_stored(rows) if job.packing is None else rows),)
         tally = Tally()
     else:
         packed = pack_rows(rows, job.packing)
-        numbers, tally = tuple(map(_numbers, (packed.codes, packed.scales, packed.biases))), packed.tally
+        numbers, tally = tuple(map(as_numbers, (packed.codes, packed.scales, packed.biases))), packed.tally
     return _PackedSlice(job, part.outputs, numbers, tally, part.source_bytes, part.is_last)
 
 
 def _as_stored(rows: mx.array) -> mx.array:
     """Rows of a tensor that stays whole, in the type that it is stored in."""
     return rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16)
-
-
-def _numbers(rows: mx.array) -> npt.NDArray[Any]:
-    """As NumPy has them: bfloat16 as its bits."""
-    return np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows)

@@ -9,13 +9,13 @@ A line that was cut off by a kill or a power cut does not count, nor what follow
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from convert.tally import Tally
+from gemma_mlx.replace_file import bring_to_disk
 
 Identity = Mapping[str, str]
 """Everything that the bytes of a converted folder depend on, by name: the same identity gives the same bytes."""
@@ -64,5 +64,5 @@ class Journal:
             stream.seek(self._whole_bytes)
             stream.write(b"".join(json.dumps(entry).encode() + b"\n" for entry in entries))
             stream.flush()
-            os.fsync(stream.fileno())
+            bring_to_disk(stream.fileno())
             self._whole_bytes = stream.tell()

@@ -18,6 +18,7 @@ from pathlib import Path
 from convert.disk_space import held_bytes, require_space
 from convert.journal import Identity, Journal
 from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
+from gemma_mlx.replace_file import bring_to_disk
 
 JOURNAL_FILE, INNER_FOLDER = "journal.jsonl", "folder"
 LONGEST_SHOWN = 48
@@ -104,19 +105,26 @@ def _made_and_locked(partial: Path) -> Iterator[None]:
             descriptor = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             raise CheckpointError(f"cannot write {partial}: {error.strerror}; name another folder") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(
-                f"another conversion is writing {partial}; wait for it, or name another folder"
-            ) from None
+        if not _lock(descriptor, partial):
+            new_parents = []
+            raise CheckpointError(f"another conversion is writing {partial}; wait for it, or name another folder")
+        new_parents.insert(0, partial)
         yield
     finally:
-        for folder in (partial, *new_parents):
+        for folder in new_parents:
             with suppress(OSError):
                 folder.rmdir()  # refuses one that is not empty
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Whether the opened `folder` is ours now. One that its last owner renamed or removed meanwhile is nobody's."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), folder.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _require_same(partial: Path, begun: Identity | None, identity: Identity, restart: bool) -> None:
@@ -146,6 +154,6 @@ def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        bring_to_disk(descriptor)
     finally:
         os.close(descriptor)

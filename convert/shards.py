@@ -10,11 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
 from gemma_mlx.checkpoint import DTYPE_BYTES
+from gemma_mlx.replace_file import bring_to_disk
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class ShardWriter:
 
     def sync(self) -> None:
         """Waits until all that was written is on the disk."""
-        os.fsync(self._stream.fileno())
+        bring_to_disk(self._stream.fileno())
 
     def _write_at(self, place: int, data: bytes | memoryview) -> None:
         self._stream.seek(place)
@@ -118,3 +121,8 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
+
+
+def as_numbers(rows: mx.array) -> npt.NDArray[Any]:
+    """`rows` as `ShardWriter` takes them: bfloat16 as its bits."""
+    return np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows)

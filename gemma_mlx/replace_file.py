@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         try:
             yield stream
             stream.flush()
-            _bring_to_disk(stream.fileno())
+            bring_to_disk(stream.fileno())
             beside.replace(path)
         except BaseException:
             with suppress(OSError):
@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.close(folder)
 
 
-def _bring_to_disk(descriptor: int) -> None:
+def bring_to_disk(descriptor: int) -> None:
     """Waits until the bytes are on the disk. macOS's `fsync` leaves them in the disk's own memory."""
     full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
     if full_sync is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import shutil
@@ -192,6 +193,33 @@ def test_a_second_process_is_refused_while_the_first_one_lives(source: Path, tmp
     convert(source, tmp_path / "out", progress=meanwhile)
     assert "another conversion is writing" in refused[0]
     assert (tmp_path / "out").is_dir()
+
+
+def test_a_folder_that_another_process_has_just_made_is_left_alone(source: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "new" / "out.partial"
+    partial.mkdir(parents=True)
+    other = os.open(partial, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.raises(CheckpointError, match="another conversion is writing"):
+        convert(source, tmp_path / "new" / "out")
+    assert partial.is_dir()
+    os.close(other)
+    convert(source, tmp_path / "new" / "out")
+
+
+def test_a_run_killed_between_renaming_and_cleaning_up_leaves_nothing_that_counts(source: Path, tmp_path: Path) -> None:
+    """Its journal says that all is done; when the folder it made is gone, all is to be done again."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("convert.partial_folder._empty", lambda folder: None)
+        convert(source, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    assert Journal(tmp_path / "out.partial" / JOURNAL_FILE).finished
+    with pytest.raises(UsageError, match="exists and is not overwritten"):
+        convert(source, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    convert(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == whole
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_a_disk_that_fills_up_keeps_the_work(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 
+from convert.packing import PackedRows, pack_rows
+from convert.recipes import Packing
+from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.home import find_drafter, find_model, miniature_folder, remember_model
 from tests.terminal.conftest import Run
 
@@ -55,6 +61,49 @@ def test_a_destination_that_exists_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").write_text("x", encoding="utf-8")
     assert run("convert", miniature_folder(), tmp_path / "out").code == 2
     assert (tmp_path / "out" / "mine").read_text(encoding="utf-8") == "x"
+
+
+def test_ctrl_c_keeps_the_work_and_says_how_it_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = []
+
+    def interrupted(rows: mx.array, packing: Packing) -> PackedRows:
+        packed.append(rows)
+        if len(packed) > 5:
+            raise KeyboardInterrupt
+        return pack_rows(rows, packing)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("convert.conversion.pack_rows", interrupted)
+        ended = run("convert", miniature_folder(), tmp_path / "out")
+    assert (ended.code, ended.out) == (130, "")
+    assert f"{tmp_path / 'out.partial'} keeps what is done; the same command goes on from there" in ended.err
+    other = run("convert", miniature_folder(), tmp_path / "out", "--recipe", "8bit")
+    assert other.code == 2
+    assert "unfinished conversion of another recipe (4bit)" in other.errors[0]
+    assert run("convert", miniature_folder(), tmp_path / "out", "--recipe", "8bit", "--restart").code == 0
+
+
+def test_json_is_one_object_with_what_was_made_of_what(run: Run, tmp_path: Path) -> None:
+    ended = run("convert", miniature_folder(), tmp_path / "out", "--json", "-q")
+    assert ended.code == 0
+    told = json.loads(ended.out)
+    assert ended.out.count("\n") == 1
+    assert (told["source"], told["revision"], told["recipe"]) == (str(miniature_folder()), None, "4bit")
+    assert told["bytes"] == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    assert told["tensors"] == len(read_headers(miniature_folder()))
+    assert told["seconds"] > 0
+    assert 0 < told["tallies"]["down_proj"]["relative_error"] < 0.2
+    failed = run("convert", miniature_folder(), tmp_path / "out", "--json")
+    assert (failed.code, failed.out) == (2, "")
+    assert "exists" in json.loads(failed.err)["error"]
+
+
+def test_a_folder_is_converted_without_the_library_of_the_hub() -> None:
+    """It takes longer to import than all else."""
+    code = "import sys, gemma_mlx.terminal.cli, convert.conversion; sys.exit('huggingface_hub' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 NAMES = [
