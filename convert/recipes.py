@@ -19,7 +19,7 @@ PACKED_IN_DRAFTERS = frozenset(["pre_projection", "post_projection"])
 
 @dataclass(frozen=True)
 class Packing:
-    """`bits` per number, in groups of `group_size` that share a scale and a bias."""
+    """`bits` per number (2, 3, 4, 5, 6 or 8), in groups of `group_size` (32, 64, 128) that share a scale and a bias."""
 
     bits: int
     group_size: int
@@ -50,6 +50,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("4bit", Packing(bits=4, group_size=64)),
+        Recipe("4bit-g32", Packing(bits=4, group_size=32)),
+        Recipe("6bit", Packing(bits=6, group_size=64)),
         Recipe("8bit", Packing(bits=8, group_size=64)),
         Recipe("bf16", None),
     )

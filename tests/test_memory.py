@@ -175,7 +175,7 @@ def test_an_answer_works_within_the_limits_and_leaves_none_behind(miniature: Gem
     assert (inside, after) == (miniature.plan.limit_bytes, 1 << 33)
 
 
-@pytest.mark.parametrize("recipe", ["4bit", "8bit", "bf16"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recipe: str) -> None:
     config = read_config(miniature_folder())
     convert_checkpoint(miniature_folder(), tmp_path / recipe, recipe)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convert.conversion import ConversionReport
 
 _SOURCE_HELP = "Folder of the downloaded model, or its name on Hugging Face, as google/gemma-4-12B-it[@REVISION]."
-_RECIPE_HELP = "Bits per weight: 4bit, 8bit or bf16."
+_RECIPE_HELP = "Bits per weight: 4bit, 4bit-g32, 6bit, 8bit or bf16."
 _REVISION_HELP = "Branch, tag or commit on Hugging Face."
 _LOW_DISK_HELP = "Convert as the bytes arrive from Hugging Face, without a copy of the source on this disk."
 _RESTART_HELP = "Throw away what an unfinished conversion of something else left for DESTINATION."

@@ -287,7 +287,7 @@ def test_columns_that_do_not_fill_groups_are_refused_by_name(tmp_path: Path) -> 
 
 
 def test_unknown_recipe_lists_the_known_ones(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'3bit'; choose one of 4bit, 8bit, bf16"):
+    with pytest.raises(UsageError, match="'3bit'; choose one of 4bit, 4bit-g32, 6bit, 8bit, bf16"):
         convert_checkpoint(source, tmp_path / "out", "3bit")
 
 

@@ -65,7 +65,7 @@ def test_converted_drafter_drafts_and_keeps_its_spelling(source: Path, tmp_path:
     wanted, found = logits_of(source), logits_of(tmp_path / "out")
     scored = (wanted > wanted.min()) & (found > found.min())  # another centroid may be among the likeliest
     error = np.abs(found - wanted)[scored].max() / np.abs(wanted[scored]).max()
-    assert error < {"bf16": 1e-6, "8bit": 0.05, "4bit": 0.4}[recipe]
+    assert error < {"bf16": 1e-6, "8bit": 0.05, "6bit": 0.15, "4bit": 0.4, "4bit-g32": 0.4}[recipe]
 
 
 def test_the_order_of_tokens_survives(source: Path, tmp_path: Path) -> None:
