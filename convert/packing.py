@@ -1,7 +1,7 @@
 """Affine packing: a group of numbers becomes small integer codes, w = code x scale + bias.
 
 The layout is MLX's, so that `mx.quantized_matmul` and `mx.dequantize` read it: codes of a row side by side in uint32,
-the first one in the lowest bits; one scale and one bias for each group, bfloat16 like the model.
+the first one in the lowest bits; one scale and one bias for each group, bfloat16 like the model (float32 in the recipe qat-f32).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class PackedRows:
     codes: mx.array
     """uint32, [rows, columns x bits / 32]."""
     scales: mx.array
-    """bfloat16, [rows, columns / group_size]."""
+    """[rows, columns / group_size], bfloat16, or float32 where the packing says so."""
     biases: mx.array
-    """bfloat16, [rows, columns / group_size]."""
+    """Like `scales`."""
     tally: Tally
 
 
@@ -40,25 +40,30 @@ def pack_rows(rows: mx.array, packing: Packing) -> PackedRows:
         pack_rows      0.351  0.176  0.0879 0.0433 0.0214 0.0053
         mx.quantize    0.395  0.190  0.0909 0.0443 0.0222 0.0073
     """
-    bits, group_size = packing.bits, packing.group_size
-    groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, group_size)
-    low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
-    levels = 2**bits - 1
-    # 16 equal cells with a code in the middle of each are finer than 15 steps from end to end, and nothing is farther
-    # than half a step. With many codes for few numbers the ends count for more: a group's two outermost numbers are
-    # then exact, and the rounding of the scale is larger than what finer steps gain.
-    steps = levels + 1 if 4 * 2**bits <= group_size else levels
-    scale = _rounded((high - low) / steps)
-    bias = _rounded((low + high - levels * scale) / 2)
-    codes = mx.clip(mx.round((groups - bias) / mx.where(scale > 0, scale, 1)), 0, levels)
+    groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, packing.group_size)
+    codes, scale, bias = round_groups(groups, packing)
     error = mx.square(codes * scale + bias - groups).sum(axis=(1, 2))
     squares = mx.square(groups).sum(axis=(1, 2))
-    packed = side_by_side(codes.astype(mx.uint8).reshape(rows.shape), bits)
+    packed = side_by_side(codes.astype(mx.uint8).reshape(rows.shape), packing.bits)
     scales, biases = (part.squeeze(-1).astype(mx.bfloat16) for part in (scale, bias))
     mx.eval(packed, scales, biases, error, squares)
     # Sums over many rows need more digits than float32 has.
     error_sum, squared_sum = (float(np.array(part).sum(dtype=np.float64)) for part in (error, squares))
     return PackedRows(packed, scales, biases, Tally(error_sum, squared_sum))
+
+
+def round_groups(groups: mx.array, packing: Packing) -> tuple[mx.array, mx.array, mx.array]:
+    """Codes [..., G] of `groups` [..., G], and their scales and biases [..., 1] rounded to bfloat16; all float32."""
+    low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
+    levels = 2**packing.bits - 1
+    # 16 equal cells with a code in the middle of each are finer than 15 steps from end to end, and nothing is farther
+    # than half a step. With many codes for few numbers the ends count for more: a group's two outermost numbers are
+    # then exact, and the rounding of the scale is larger than what finer steps gain.
+    steps = levels + 1 if 4 * 2**packing.bits <= packing.group_size else levels
+    scale = _rounded((high - low) / steps)
+    bias = _rounded((low + high - levels * scale) / 2)
+    codes = mx.clip(mx.round((groups - bias) / mx.where(scale > 0, scale, 1)), 0, levels)
+    return codes, scale, bias
 
 
 def _rounded(values: mx.array) -> mx.array:

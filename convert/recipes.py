@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gemma_mlx.checkpoint import DTYPE_BYTES
 from gemma_mlx.errors import UsageError
 
 PACKED_MODULES = frozenset(
@@ -23,11 +24,15 @@ class Packing:
 
     bits: int
     group_size: int
+    on_lattice: bool = False
+    """Whether the numbers were trained for 4 bits, so that their codes are found again and not made (`lattice.py`)."""
+    scale_dtype: str = "BF16"
+    """Of scales and biases: "BF16" or "F32", in the format's words."""
 
     @property
     def bits_per_weight(self) -> float:
         """Bits on disk for a number, its share of scale and bias included."""
-        return self.bits + 32 / self.group_size
+        return self.bits + 16 * DTYPE_BYTES[self.scale_dtype] / self.group_size
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ RECIPES = {
         Recipe("4bit-g32", Packing(bits=4, group_size=32)),
         Recipe("6bit", Packing(bits=6, group_size=64)),
         Recipe("8bit", Packing(bits=8, group_size=64)),
+        Recipe("qat", Packing(bits=4, group_size=32, on_lattice=True)),
+        Recipe("qat-f32", Packing(bits=4, group_size=32, on_lattice=True, scale_dtype="F32")),
         Recipe("bf16", None),
     )
 }
@@ -72,12 +79,13 @@ def module_kind(name: str) -> str:
 
 def stored_by_recipe(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> dict[str, int]:
     """How many numbers of each type a conversion writes for tensors of `shapes` by canonical name."""
-    stored = {"U32": 0, "BF16": 0}
+    stored = {"U32": 0, "BF16": 0, "F32": 0}
     for name, shape in shapes.items():
         numbers = math.prod(shape)
         packing = recipe.packing_of(name)
-        if packing is not None:
+        if packing is None:
+            stored["BF16"] += numbers
+        else:
             stored["U32"] += numbers * packing.bits // 32
-            numbers = 2 * (numbers // packing.group_size)  # a scale and a bias each
-        stored["BF16"] += numbers
+            stored[packing.scale_dtype] += 2 * (numbers // packing.group_size)  # a scale and a bias each
     return stored
