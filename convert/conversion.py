@@ -23,6 +23,8 @@ import numpy.typing as npt
 
 import convert
 from convert.journal import Identity
+from convert.lattice import pack_lattice_rows
+from convert.lattice_check import look_at_lattice, require_on_lattice, tensors_off_lattice
 from convert.packing import pack_rows
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Packing, Recipe, module_kind, recipe_named
@@ -52,6 +54,8 @@ class ConversionReport:
     """Bits on disk for a number of the source, averaged over all tensors, scales and biases included."""
     changes: dict[str, Tally]
     """What packing changed, for each kind of packed module ("q_proj", ...)."""
+    off_lattice: str
+    """The tensors with blocks that were rounded because they were not on the lattice, in words; mostly empty."""
     seconds: float
     is_drafter: bool
     """Whether the source was a drafter and not the model itself."""
@@ -77,13 +81,15 @@ def convert_checkpoint(
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
     restart: bool = False,
+    round_off_lattice: bool = False,
 ) -> ConversionReport:
     """Writes the model or drafter in `folder` to the new folder `destination`, packed by the recipe of that name.
 
-    See `convert_source`. Also raises UsageError for an unknown recipe, and CheckpointError for a folder that is not an
+    See `convert_source`. `round_off_lattice` is for recipes that keep a lattice: blocks off it are rounded instead of
+    refused. Also raises UsageError for a recipe that there is not, and CheckpointError for a folder that is not an
     unpacked Gemma 4 12B or its drafter. Warns (GemmaWarning) of a key of config.json that is unknown here.
     """
-    chosen = recipe_named(recipe)
+    chosen = recipe_named(recipe, round_off_lattice=round_off_lattice)
     refuse_existing(destination)
     source = read_source(folder)
     return convert_source(source, destination, chosen, progress=progress, shard_bytes=shard_bytes, restart=restart)
@@ -114,17 +120,20 @@ def convert_source(
     jobs = [_job(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()]
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     text = text_side(source, recipe, shards)
+    look_at_lattice(source.tensors, recipe)
     bytes_written = sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
     with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
-        changes = _write_shards(work, jobs, shards, progress or (lambda done, total: None))
+        _write_shards(work, recipe, jobs, shards, progress or (lambda done, total: None))
+        tallies = work.journal.finished
     numbers = sum(math.prod(job.tensor.shape) for job in jobs)
     return ConversionReport(
         tensors=len(jobs),
         bytes_written=bytes_written,
         bits_per_weight=8 * sum(shard.tensor_bytes for shard in shards) / numbers,
-        changes=changes,
+        changes=_by_kind(jobs, tallies),
+        off_lattice=tensors_off_lattice(tallies),
         seconds=time.perf_counter() - started,
         is_drafter=source.is_drafter,
     )
@@ -161,14 +170,16 @@ def _job(name: str, tensor: SourceTensor, recipe: Recipe, is_drafter: bool) -> _
     groups = columns // packing.group_size
     outputs = (
         OutputTensor(path, "U32", (rows, columns * packing.bits // 32)),
-        OutputTensor(f"{module}.scales", "BF16", (rows, groups)),
-        OutputTensor(f"{module}.biases", "BF16", (rows, groups)),
+        OutputTensor(f"{module}.scales", packing.scale_dtype, (rows, groups)),
+        OutputTensor(f"{module}.biases", packing.scale_dtype, (rows, groups)),
     )
     return _Job(tensor, module_kind(name), packing, outputs)
 
 
-def _write_shards(work: PartialFolder, jobs: list[_Job], shards: list[Shard], progress: Progress) -> dict[str, Tally]:
-    """Converts every tensor that is not yet; what packing changed, for each kind of packed module."""
+def _write_shards(
+    work: PartialFolder, recipe: Recipe, jobs: list[_Job], shards: list[Shard], progress: Progress
+) -> None:
+    """Converts every tensor that is not yet."""
     total_bytes = sum(job.tensor.nbytes for job in jobs)
     done_bytes = sum(job.tensor.nbytes for job in jobs if job.tensor.name in work.journal.finished)
     for shard in shards:
@@ -181,11 +192,17 @@ def _write_shards(work: PartialFolder, jobs: list[_Job], shards: list[Shard], pr
                     tally += _write_slice(writer, job, rows)
                     done_bytes += rows.nbytes
                     progress(done_bytes, total_bytes)
+                if not recipe.round_off_lattice:
+                    require_on_lattice({job.tensor.name: tally})
                 writer.finish(job.tensor.name, [output.name for output in job.outputs], tally)
+
+
+def _by_kind(jobs: list[_Job], tallies: Mapping[str, Tally]) -> dict[str, Tally]:
+    """What packing changed, for each kind of packed module."""
     changes: dict[str, Tally] = defaultdict(Tally)
     for job in jobs:
         if job.packing is not None:
-            changes[job.kind] += work.journal.finished[job.tensor.name]
+            changes[job.kind] += tallies[job.tensor.name]
     return dict(sorted(changes.items()))
 
 
@@ -193,7 +210,7 @@ def _write_slice(writer: WriteBehind, job: _Job, rows: mx.array) -> Tally:
     if job.packing is None:
         writer.write(job.outputs[0].name, _numbers(rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16)))
         return Tally()
-    packed = pack_rows(rows, job.packing)
+    packed = pack_lattice_rows(rows, job.packing) if job.packing.on_lattice else pack_rows(rows, job.packing)
     for output, part in zip(job.outputs, (packed.codes, packed.scales, packed.biases), strict=True):
         writer.write(output.name, _numbers(part))
     return packed.tally

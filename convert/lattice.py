@@ -18,9 +18,9 @@ step x q round to it. Any step that all of them allow gives back all of them; we
 
 Which is also the proof: a block is on the lattice if and only if step and levels give back every number.
 
-Numbers of the same |q|, or of twice as much, allow the same steps, so that the bounds of four classes count, |q| = 1, 3,
-5 and 7. Two bounds that differ are 2**-15 of the step apart at least: the middle can be cut to 20 significant bits.
-Then step x code is exact in float32, and so is code x scale + bias, in whatever order a kernel computes it.
+Numbers of the same |q|, or of twice as much, allow the same steps: four classes of bounds count, |q| = 1, 3, 5 and 7,
+and two bounds that differ are 2**-12 of the step apart at least. So the middle can be cut to 20 significant bits. Then
+step x code is exact in float32, and so is code x scale + bias, in whatever order a kernel computes it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def pack_lattice_rows(rows: mx.array, packing: Packing) -> PackedRows:
         codes[places] = mx.where(is_on, other_levels - LOWEST, rounded_codes)
         scales[places] = mx.where(is_on, other_scales, rounded_scales)
         biases[places] = mx.where(is_on, LOWEST * other_scales, rounded_biases)
-        off_lattice = len(others) - int(is_on.sum().item())
+        off_lattice = len(others) - int(np.array(is_on).sum())
     tally = _tally(blocks, codes * scales + biases, off_lattice)
     row_count = rows.shape[0]
     words = side_by_side(codes.astype(mx.uint8).reshape(row_count, -1), packing.bits)
@@ -92,8 +92,8 @@ def _tally(blocks: mx.array, stored: mx.array, off_lattice: int) -> Tally:
         blocks=blocks.shape[0],
         blocks_off_lattice=off_lattice,
         numbers=blocks.size,
-        same_numbers=int(same.item()),
-        largest_deviation=float(deviation.item()),
+        same_numbers=int(np.array(same)),
+        largest_deviation=float(np.array(deviation)),
     )
 
 
@@ -142,7 +142,8 @@ def _middle_step(blocks: Floats, levels: Floats) -> Floats:
     middle = (low.max(axis=1, keepdims=True) + high.min(axis=1, keepdims=True)) / 2
     middle[~np.isfinite(middle)] = 0
     mantissa, exponent = np.frexp(middle)
-    return np.ldexp(np.rint(mantissa * 2**STEP_BITS), exponent - STEP_BITS).astype(np.float32)
+    cut: Floats = np.ldexp(np.rint(mantissa * 2**STEP_BITS), exponent - STEP_BITS).astype(np.float32)
+    return cut
 
 
 def _bfloat16(values: Floats) -> Floats:

@@ -1,7 +1,7 @@
 """Affine packing: a group of numbers becomes small integer codes, w = code x scale + bias.
 
 The layout is MLX's, so that `mx.quantized_matmul` and `mx.dequantize` read it: codes of a row side by side in uint32,
-the first one in the lowest bits; one scale and one bias for each group, bfloat16 like the model (float32 in the recipe qat-f32).
+the first one in the lowest bits; one scale and one bias for each group, bfloat16 like the model.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gemma_mlx.checkpoint import DTYPE_BYTES
 from gemma_mlx.errors import UsageError
@@ -43,6 +43,8 @@ class Recipe:
     packing: Packing | None
     overrides: Mapping[str, Packing] = field(default_factory=dict)
     """Canonical module path -> the packing of a module that differs."""
+    round_off_lattice: bool = False
+    """Whether blocks that are not on the lattice where they should be are rounded, or refused."""
 
     def packing_of(self, name: str) -> Packing | None:
         """How the tensor with this canonical name is packed; None where it stays whole."""
@@ -65,11 +67,17 @@ RECIPES = {
 }
 
 
-def recipe_named(name: str) -> Recipe:
-    """The recipe called `name`. Raises UsageError that lists all of them."""
+def recipe_named(name: str, *, round_off_lattice: bool = False) -> Recipe:
+    """The recipe called `name`.
+
+    Raises UsageError that lists all of them, and where there is nothing to round because no lattice is looked for.
+    """
     if name not in RECIPES:
         raise UsageError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    recipe = RECIPES[name]
+    if round_off_lattice and not (recipe.packing and recipe.packing.on_lattice):
+        raise UsageError(f"--round rounds what is off the lattice of --recipe qat; leave it out with --recipe {name}")
+    return replace(recipe, round_off_lattice=round_off_lattice)
 
 
 def module_kind(name: str) -> str:

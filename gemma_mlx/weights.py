@@ -11,12 +11,13 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_map_with_path, tree_unflatten
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors
 from gemma_mlx.config import Config, Quantization
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.decoder import FullAttention
+from gemma_mlx.model.float32_scales import Float32ScalesEmbedding, Float32ScalesLinear
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.shared_rows import relayout
 
@@ -29,7 +30,7 @@ def computing_dtype() -> mx.Dtype:
 def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> Gemma4:
     """The model in `folder`, in memory and ready. Raises CheckpointError in one line for anything that does not fit.
 
-    `dtype` is what to compute in, by default `computing_dtype()`.
+    `dtype` is what to compute in, by default `computing_dtype()`. Scales that the folder holds in float32 stay so.
     """
     dtype = dtype or computing_dtype()
     if dtype not in (mx.float32, mx.bfloat16):
@@ -42,9 +43,7 @@ def load_model(folder: Path, config: Config, dtype: mx.Dtype | None = None) -> G
     groups: dict[str, dict[str, mx.array]] = {}
     for name, info in infos.items():
         array = sources[info.file].pop(info.name)
-        if array.dtype != mx.uint32:
-            array = array.astype(dtype)
-        groups.setdefault(_group(name), {})[name] = array
+        groups.setdefault(_group(name), {})[name] = array if keeps_its_type(info) else array.astype(dtype)
     for group in sorted(groups):
         weights = groups.pop(group)
         check_finite(folder, weights)
@@ -59,6 +58,13 @@ def read_tensors(file: Path) -> dict[str, mx.array]:
     return found
 
 
+def keeps_its_type(info: TensorInfo) -> bool:
+    """Whether a tensor is loaded as it is stored: codes, an order of tokens, and scales that are stored in float32.
+    All others are loaded in the computing type."""
+    is_float32_scales = info.dtype == "F32" and info.name.endswith((".scales", ".biases"))
+    return info.dtype in ("U32", "I64") or is_float32_scales
+
+
 def _group(name: str) -> str:
     """What is loaded together: a layer, or a top-level part."""
     parts = name.split(".")
@@ -66,24 +72,35 @@ def _group(name: str) -> str:
 
 
 def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[str, TensorInfo]) -> None:
-    """Turns the linears that the folder holds packed into packed ones."""
+    """Turns the layers that the folder holds packed into packed ones."""
 
-    def packing(path: str, module: nn.Module) -> bool | dict[str, int]:
+    def packed(path: str, module: nn.Module) -> nn.Module:
         if f"{path}.scales" not in infos:
-            return False
+            return module
         if quantization is None:
             raise CheckpointError(f"{path} is packed but config.json has no quantization; convert the model again")
         found = quantization.of(path)
         if found is None:
             raise CheckpointError(f"{path} is packed but config.json says it is not; convert the model again")
-        return {"bits": found[0], "group_size": found[1]}
+        return _packed(module, *found, float32_scales=infos[f"{path}.scales"].dtype == "F32")
 
     try:
-        nn.quantize(model, class_predicate=packing)
+        model.update_modules(tree_map_with_path(packed, model.leaf_modules(), is_leaf=nn.Module.is_module))
     except ValueError as error:
         raise CheckpointError(
             f"config.json packs what cannot be packed so ({error}); convert the model again"
         ) from None
+
+
+def _packed(module: nn.Module, bits: int, group_size: int, *, float32_scales: bool) -> nn.Module:
+    """Raises ValueError for what cannot be packed so."""
+    if isinstance(module, nn.Linear):
+        linear = Float32ScalesLinear if float32_scales else nn.QuantizedLinear
+        return linear.from_linear(module, group_size, bits)
+    if isinstance(module, nn.Embedding):
+        embedding = Float32ScalesEmbedding if float32_scales else nn.QuantizedEmbedding
+        return embedding.from_embedding(module, group_size, bits)
+    raise ValueError(f"{type(module).__name__} is neither linear nor a table")
 
 
 def check_finite(folder: Path, weights: dict[str, mx.array]) -> None:
