@@ -51,7 +51,7 @@ def logits_of(folder: Path) -> np.ndarray:
     return np.array(drafter.step(mx.array([[6]]), hidden[:, -1:], caches)[0])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("qat")])
 def test_converted_drafter_drafts_and_keeps_its_spelling(source: Path, tmp_path: Path, recipe: str) -> None:
     report = convert_checkpoint(source, tmp_path / "out", recipe)
     assert report.is_drafter
