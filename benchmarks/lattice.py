@@ -54,7 +54,7 @@ def _dequantized(codes: mx.array, scales: mx.array, biases: mx.array) -> mx.arra
 
 def _mx_quantize(rows: mx.array) -> mx.array:
     codes, scales, biases = mx.quantize(rows, group_size=BLOCK, bits=4)
-    return mx.dequantize(codes, *(part.astype(mx.float32) for part in (scales, biases)), group_size=BLOCK, bits=4)
+    return _dequantized(codes, scales, biases)
 
 
 def _extremum_is_level_8(rows: mx.array) -> mx.array:
