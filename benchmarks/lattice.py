@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,7 +17,7 @@ import numpy as np
 
 from convert.lattice import BLOCK, pack_lattice_rows
 from convert.packing import PackedRows, pack_rows
-from convert.recipes import RECIPES, Packing, module_kind
+from convert.recipes import RECIPES, TRAINED_FOR_4_BITS, Packing, module_kind
 from convert.source import read_source
 
 MOST_NUMBERS = 1 << 24
@@ -35,12 +35,6 @@ class LatticeError:
     numbers_same: float
     relative_error: float
     """RMS of what changed over RMS of the numbers, before anything is rounded to bfloat16."""
-
-
-def _packing(recipe: str) -> Packing:
-    packing = RECIPES[recipe].packing
-    assert packing is not None
-    return packing
 
 
 def _unpacked(packed: PackedRows) -> mx.array:
@@ -68,10 +62,10 @@ def _extremum_is_level_8(rows: mx.array) -> mx.array:
 
 RULES: dict[str, tuple[float, Callable[[mx.array], mx.array]]] = {
     "mx.quantize, group 32": (5.0, _mx_quantize),
-    "4bit-g32": (5.0, lambda rows: _unpacked(pack_rows(rows, _packing("4bit-g32")))),
+    "4bit-g32": (5.0, lambda rows: _unpacked(pack_rows(rows, Packing(bits=4, group_size=BLOCK)))),
     "extremum on level 8 (q4_0)": (4.5, _extremum_is_level_8),
-    "qat": (5.0, lambda rows: _unpacked(pack_lattice_rows(rows, _packing("qat")))),
-    "qat-f32": (6.0, lambda rows: _unpacked(pack_lattice_rows(rows, _packing("qat-f32")))),
+    "qat": (5.0, lambda rows: _unpacked(pack_lattice_rows(rows, TRAINED_FOR_4_BITS))),
+    "qat-f32": (6.0, lambda rows: _unpacked(pack_lattice_rows(rows, replace(TRAINED_FOR_4_BITS, scale_dtype="F32")))),
 }
 """Bits per weight, and numbers [R, columns] -> what is stored for them, in float32."""
 

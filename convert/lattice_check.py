@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 
 from convert.lattice import BLOCK, pack_lattice_rows
-from convert.recipes import RECIPES, Recipe, module_kind
+from convert.recipes import TRAINED_FOR_4_BITS, Recipe, module_kind
 from convert.source import SourceTensor
 from convert.tally import Tally
 from gemma_mlx.errors import CheckpointError, GemmaWarning
@@ -42,12 +42,10 @@ def look_at_lattice(tensors: Mapping[str, SourceTensor], recipe: Recipe) -> None
 
 
 def _first_look(tensor: SourceTensor) -> Tally:
-    packing = RECIPES["qat"].packing
-    assert packing is not None
     columns = tensor.shape[-1]
     if columns % BLOCK:
         return Tally()
-    return pack_lattice_rows(next(tensor.slices())[: max(1, LOOKED_AT_NUMBERS // columns)], packing).tally
+    return pack_lattice_rows(next(tensor.slices())[: max(1, LOOKED_AT_NUMBERS // columns)], TRAINED_FOR_4_BITS).tally
 
 
 def require_on_lattice(tallies: Mapping[str, Tally]) -> None:

@@ -53,6 +53,9 @@ class Recipe:
         return self.overrides.get(name.removesuffix(".weight"), self.packing)
 
 
+TRAINED_FOR_4_BITS = Packing(bits=4, group_size=32, on_lattice=True)
+"""As Google's QAT release was trained."""
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -60,8 +63,8 @@ RECIPES = {
         Recipe("4bit-g32", Packing(bits=4, group_size=32)),
         Recipe("6bit", Packing(bits=6, group_size=64)),
         Recipe("8bit", Packing(bits=8, group_size=64)),
-        Recipe("qat", Packing(bits=4, group_size=32, on_lattice=True)),
-        Recipe("qat-f32", Packing(bits=4, group_size=32, on_lattice=True, scale_dtype="F32")),
+        Recipe("qat", TRAINED_FOR_4_BITS),
+        Recipe("qat-f32", replace(TRAINED_FOR_4_BITS, scale_dtype="F32")),
         Recipe("bf16", None),
     )
 }
