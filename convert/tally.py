@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,27 @@ class Tally:
     """Sum of (packed - original) squared."""
     squared_sum: float = 0.0
     """Sum of original squared."""
+    blocks: int = 0
+    """Looked for on a lattice, and so below; 0 where the recipe looks for none (`lattice.py`)."""
+    blocks_off_lattice: int = 0
+    """Rounded, for no step gives them back."""
+    numbers: int = 0
+    """In those blocks."""
+    same_numbers: int = 0
+    """As they were, once rounded to bfloat16."""
+    largest_deviation: float = 0.0
+    """Of one of them, once rounded to bfloat16, relative to what it was."""
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(**{part.name: getattr(self, part.name) + getattr(other, part.name) for part in fields(self)})
+        return Tally(
+            squared_error=self.squared_error + other.squared_error,
+            squared_sum=self.squared_sum + other.squared_sum,
+            blocks=self.blocks + other.blocks,
+            blocks_off_lattice=self.blocks_off_lattice + other.blocks_off_lattice,
+            numbers=self.numbers + other.numbers,
+            same_numbers=self.same_numbers + other.same_numbers,
+            largest_deviation=max(self.largest_deviation, other.largest_deviation),
+        )
 
     @property
     def relative_error(self) -> float:

@@ -45,6 +45,10 @@ class WriteBehind:
         """Adds `tally` to that of the source's `tensor`."""
         self._tallies[tensor] += tally
 
+    def counted(self, tensor: str) -> Tally:
+        """What was counted of the source's `tensor` so far."""
+        return self._tallies[tensor]
+
     def finish(self, tensor: str, outputs: Sequence[str]) -> None:
         """Says that all of the source's `tensor` was written, as the shard's tensors `outputs`."""
         tally = self._tallies.pop(tensor)

@@ -14,7 +14,7 @@ from gemma_mlx.drafter_config import read_drafter_config, require_target
 from gemma_mlx.errors import CheckpointError, GemmaWarning
 from gemma_mlx.model.drafter import Drafter
 from gemma_mlx.model.gemma4 import Gemma4
-from gemma_mlx.weights import check_finite, pack_like, read_tensors
+from gemma_mlx.weights import check_finite, keeps_its_type, pack_like, read_tensors
 
 TEMPLATE_FILE = "chat_template.jinja"
 
@@ -39,7 +39,7 @@ def load_drafter(folder: Path, target_folder: Path, target_config: Config, targe
     weights = {}
     for name, info in infos.items():
         array = sources[info.file].pop(info.name)
-        weights[name] = array.astype(target.dtype) if mx.issubdtype(array.dtype, mx.floating) else array
+        weights[name] = array if keeps_its_type(info) else array.astype(target.dtype)
     check_finite(folder, weights)
     if config.use_ordered_embeddings:
         _check_ordering(folder, weights["masked_embedding.token_ordering"])

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from gemma_mlx.checkpoint import TensorInfo, read_headers, with_whole
+from gemma_mlx.checkpoint import DTYPE_BYTES, TensorInfo, read_headers, with_whole
 from gemma_mlx.config import Config, TextConfig
 from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
@@ -40,6 +40,7 @@ from gemma_mlx.model.decoder import LAZY_PAIRS, LAZY_TOKENS, MLP_TOKENS
 from gemma_mlx.model.masks import BlockSizes
 from gemma_mlx.model.quantized_cache import check_kv_bits
 from gemma_mlx.model.quantized_cache import row_bytes as cache_row_bytes
+from gemma_mlx.weights import keeps_its_type
 
 RESERVE_SHARE = 0.05
 """Left of the limit for what MLX does not count as active: the driver's buffers, and freed ones that wait. Above 95 %
@@ -54,7 +55,8 @@ LEAST_CONTEXT_TOKENS = 4096
 """A model that has no room for so many tokens is not worth loading."""
 
 Stored = Mapping[str, int]
-"""How many numbers a folder holds of each type of its headers: {"U32": ..., "BF16": ...}."""
+"""How many numbers of a folder are loaded in each type: {"U32": ..., "F32": ..., "BF16": ...}. What is loaded in the
+computing type counts as BF16, F32 are scales that stay so (`weights.keeps_its_type`)."""
 
 
 @dataclass(frozen=True)
@@ -322,19 +324,19 @@ class Planner:
 
 
 def stored_numbers(folder: Path, whole: Mapping[str, TensorInfo] | None = None) -> Stored:
-    """How many numbers of each type `folder` holds, with the tensors `whole` in place of its own.
+    """How many numbers of `folder` are loaded in each type, with the tensors `whole` in place of its own.
 
     Raises CheckpointError as `read_headers` does.
     """
     counted: Counter[str] = Counter()
     for info in with_whole(read_headers(folder), whole or {}).values():
-        counted[info.dtype] += math.prod(info.shape)
+        counted[info.dtype if keeps_its_type(info) else "BF16"] += math.prod(info.shape)
     return counted
 
 
 def weights_bytes(stored: Stored, item_bytes: int) -> int:
-    """What weights take in memory: packed words as they are, all else in a computing type of `item_bytes`."""
-    return sum(count * {"U32": 4, "U8": 1, "I64": 8}.get(dtype, item_bytes) for dtype, count in stored.items())
+    """What weights take in memory with a computing type of `item_bytes`."""
+    return sum(count * (item_bytes if dtype == "BF16" else DTYPE_BYTES[dtype]) for dtype, count in stored.items())
 
 
 def sliding_bytes(text: TextConfig, rows: int, item_bytes: int) -> int:

@@ -18,6 +18,8 @@ _METHODS = {
     "-bnb-8bit": "bitsandbytes",
 }
 """How names on Hugging Face end -> the packing behind them."""
+FOREIGN_METHODS = frozenset(_METHODS.values()) | {"fp8", "fbgemm_fp8", "hqq", "quanto", "torchao"}
+"""Packings of other programs, as `quant_method` in config.json names them."""
 
 
 def refuse_other_format(named: str | os.PathLike[str]) -> None:

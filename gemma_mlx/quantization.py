@@ -13,7 +13,7 @@ from typing import Any
 
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.names import canonical_name
-from gemma_mlx.other_formats import UNPACKED_SOURCE, method_refusal
+from gemma_mlx.other_formats import FOREIGN_METHODS, UNPACKED_SOURCE, method_refusal
 
 _AFFINE_BITS = (2, 3, 4, 5, 6, 8)
 _AFFINE_GROUPS = (32, 64, 128)
@@ -54,10 +54,11 @@ def read_quantization(config: dict[str, Any]) -> Quantization | None:
     data = config.get("quantization") or config.get("quantization_config")
     if not data:
         return None
-    if method := data.get("quant_method"):
+    method = data.get("quant_method")
+    if method and ("bits" in data or method in FOREIGN_METHODS):
         drafter = "-assistant" if str(config.get("model_type")).endswith("_assistant") else ""
         raise CheckpointError(method_refusal("the folder", method, UNPACKED_SOURCE + drafter))
-    if "bits" not in data:  # Google's QAT release may carry a quantization_config without any packed tensor
+    if "bits" not in data:  # Google's QAT release may say how it was trained; nothing of it is packed
         return None
     overrides: dict[str, StoredPacking | None] = {}
     for path, value in data.items():

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_map_with_path, tree_unflatten
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors, with_whole
 from gemma_mlx.config import Config
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.model.decoder import FullAttention
+from gemma_mlx.model.float32_scales import Float32ScalesEmbedding, Float32ScalesLinear
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.shared_rows import relayout
-from gemma_mlx.quantization import Quantization
+from gemma_mlx.quantization import Quantization, StoredPacking
 
 
 def computing_dtype() -> mx.Dtype:
@@ -35,8 +35,8 @@ def load_model(
 ) -> Gemma4:
     """The model in `folder`, in memory and ready. Raises CheckpointError in one line for anything that does not fit.
 
-    `dtype` is what to compute in, by default `computing_dtype()`. The tensors `whole`, by canonical name, stand in
-    place of the folder's own.
+    `dtype` is what to compute in, by default `computing_dtype()`; scales that the folder holds in float32 stay so. The
+    tensors `whole`, by canonical name, stand in place of the folder's own.
     """
     dtype = dtype or computing_dtype()
     if dtype not in (mx.float32, mx.bfloat16):
@@ -49,9 +49,7 @@ def load_model(
     groups: dict[str, dict[str, mx.array]] = {}
     for name, info in infos.items():
         array = sources[info.file].pop(info.name)
-        if mx.issubdtype(array.dtype, mx.floating):
-            array = array.astype(dtype)
-        groups.setdefault(_group(name), {})[name] = array
+        groups.setdefault(_group(name), {})[name] = array if keeps_its_type(info) else array.astype(dtype)
     for group in sorted(groups):
         weights = groups.pop(group)
         check_finite(folder, weights)
@@ -66,6 +64,13 @@ def read_tensors(file: Path) -> dict[str, mx.array]:
     return found
 
 
+def keeps_its_type(info: TensorInfo) -> bool:
+    """Whether a tensor is loaded as it is stored: codes, an order of tokens, scales of 8 bits and those in float32.
+    All others are loaded in the computing type."""
+    is_float32_scales = info.dtype == "F32" and info.name.endswith((".scales", ".biases"))
+    return info.dtype in ("U32", "U8", "I64") or is_float32_scales
+
+
 def _group(name: str) -> str:
     """What is loaded together: a layer, or a top-level part."""
     parts = name.split(".")
@@ -73,24 +78,35 @@ def _group(name: str) -> str:
 
 
 def pack_like(model: nn.Module, quantization: Quantization | None, infos: dict[str, TensorInfo]) -> None:
-    """Turns the linears that the folder holds packed into packed ones."""
+    """Turns the layers that the folder holds packed into packed ones."""
 
-    def packing(path: str, module: nn.Module) -> bool | dict[str, Any]:
+    def packed(path: str, module: nn.Module) -> nn.Module:
         if f"{path}.scales" not in infos:
-            return False
+            return module
         if quantization is None:
             raise CheckpointError(f"{path} is packed but config.json has no quantization; convert the model again")
         found = quantization.of(path)
         if found is None:
             raise CheckpointError(f"{path} is packed but config.json says it is not; convert the model again")
-        return asdict(found)
+        return _packed(module, found, float32_scales=infos[f"{path}.scales"].dtype == "F32")
 
     try:
-        nn.quantize(model, class_predicate=packing)
+        model.update_modules(tree_map_with_path(packed, model.leaf_modules(), is_leaf=nn.Module.is_module))
     except ValueError as error:
         raise CheckpointError(
             f"config.json packs what cannot be packed so ({error}); convert the model again"
         ) from None
+
+
+def _packed(module: nn.Module, packing: StoredPacking, *, float32_scales: bool) -> nn.Module:
+    """Raises ValueError for what cannot be packed so."""
+    if isinstance(module, nn.Linear):
+        linear = Float32ScalesLinear if float32_scales else nn.QuantizedLinear
+        return linear.from_linear(module, **asdict(packing))
+    if isinstance(module, nn.Embedding):
+        embedding = Float32ScalesEmbedding if float32_scales else nn.QuantizedEmbedding
+        return embedding.from_embedding(module, **asdict(packing))
+    raise ValueError(f"{type(module).__name__} is neither linear nor a table")
 
 
 def check_finite(folder: Path, weights: dict[str, mx.array]) -> None:

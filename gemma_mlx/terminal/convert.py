@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _SOURCE_HELP = "Folder of the downloaded model, or its name on Hugging Face, as google/gemma-4-12B-it[@REVISION]."
 _FUSE_HELP = "Make the LoRA or DoRA adapter in FOLDER part of the weights, in float32, before they are packed."
-_RECIPE_HELP = "Bits per weight: 4bit, 8bit or bf16."
+_RECIPE_HELP = "Bits per weight: 4bit, 4bit-g32, 6bit, 8bit or bf16; qat or qat-f32 keep a release trained for 4 bits."
+_ROUND_HELP = "With --recipe qat: round blocks that are not on the 4-bit lattice, instead of refusing them."
 _REVISION_HELP = "Branch, tag or commit on Hugging Face."
 _LOW_DISK_HELP = "Convert as the bytes arrive from Hugging Face, without a copy of the source on this disk."
 _RESTART_HELP = "Throw away what an unfinished conversion of something else left for DESTINATION."
@@ -31,6 +32,7 @@ def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)],
     destination: Annotated[Path, typer.Argument(metavar="DESTINATION", help="New folder to write.")],
     recipe: Annotated[str, typer.Option("--recipe", metavar="RECIPE", help=_RECIPE_HELP)] = "4bit",
+    round_off_lattice: Annotated[bool, typer.Option("--round", help=_ROUND_HELP)] = False,
     fuse: Annotated[str | None, typer.Option("--fuse", metavar="FOLDER", help=_FUSE_HELP)] = None,
     revision: Annotated[
         str | None, typer.Option("--revision", metavar="REVISION", help=_REVISION_HELP, show_default="main")
@@ -59,7 +61,7 @@ def convert(
         from convert.recipes import recipe_named
         from gemma_mlx.home import find_adapter
 
-        chosen = recipe_named(recipe)
+        chosen = recipe_named(recipe, round_off_lattice=round_off_lattice)
         adapter = find_adapter(fuse) if fuse is not None else None
         refuse_existing(destination)
         bar = partial(_progress_bar, output)
@@ -74,6 +76,8 @@ def convert(
         output.note(summary(destination, report))
         if report.repacking is not None:
             output.note(str(report.repacking))
+        for line in lattice_lines(report):
+            output.note(line)
         _tell_how_it_is_used(destination, report.is_drafter, output)
         if as_json:
             facts = {
@@ -145,6 +149,21 @@ def summary(destination: Path, report: ConversionReport) -> str:
         f"{destination}: {readable(report.bytes_written)}, {report.bits_per_weight:.2f} bits per weight, "
         f"{report.tensors} tensors in {report.seconds:.1f} s"
     )
+
+
+def lattice_lines(report: ConversionReport) -> list[str]:
+    """What was found of a 4-bit lattice, where one was looked for."""
+    from convert.tally import Tally
+
+    tally = sum(report.changes.values(), start=Tally())
+    if not tally.blocks:
+        return []
+    found = (
+        f"{tally.blocks - tally.blocks_off_lattice:,} of {tally.blocks:,} blocks are on the 4-bit lattice; "
+        f"{tally.same_numbers / tally.numbers:.2%} of the numbers are the same in bfloat16, "
+        f"the others within {tally.largest_deviation:.2%}"
+    )
+    return [found, f"rounded: {report.off_lattice}"] if report.off_lattice else [found]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from gemma_mlx.terminal.safe import visible_line
 if TYPE_CHECKING:
     from gemma_mlx.memory import Plan, Planner
 
-_RECIPE_HELP = "Plan the folder as `convert` would pack it: 4bit, 8bit or bf16. Its weights need not be there yet."
+_RECIPE_HELP = "Plan the folder as `convert` would pack it with this recipe. Its weights need not be there yet."
 
 PARTS = {
     "weights_bytes": "weights",

@@ -17,6 +17,7 @@ from gemma_mlx.config import read_config
 from gemma_mlx.errors import CheckpointError, GemmaWarning, UsageError
 from gemma_mlx.names import canonical_name
 from gemma_mlx.weights import load_model
+from tests.convert.lattice_source import trained_tensors
 from tests.convert.small_source import CONFIG, HIDDEN, source_tensors, write_source
 
 PACKED = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens"]
@@ -49,7 +50,8 @@ def _is_packed(released: str) -> bool:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_converted_folder_loads_as_a_model(source: Path, tmp_path: Path, recipe: str) -> None:
+def test_converted_folder_loads_as_a_model(tmp_path: Path, recipe: str) -> None:
+    source = write_source(tmp_path / "source", trained_tensors() if recipe.startswith("qat") else None)
     convert_checkpoint(source, tmp_path / "out", recipe)
     config = read_config(tmp_path / "out")
     model = load_model(tmp_path / "out", config)
@@ -282,7 +284,7 @@ def test_columns_that_do_not_fill_groups_are_refused_by_name(tmp_path: Path) -> 
 
 
 def test_unknown_recipe_lists_the_known_ones(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'3bit'; choose one of 4bit, 8bit, bf16"):
+    with pytest.raises(UsageError, match="'3bit'; choose one of 4bit, 4bit-g32, 6bit, 8bit, qat, qat-f32, bf16"):
         convert_checkpoint(source, tmp_path / "out", "3bit")
 
 

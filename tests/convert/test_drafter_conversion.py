@@ -52,7 +52,7 @@ def logits_of(folder: Path) -> np.ndarray:
     return np.array(drafter.step(mx.array([[6]]), hidden[:, -1:], caches)[0])
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("qat")])
 def test_converted_drafter_drafts_and_keeps_its_spelling(source: Path, tmp_path: Path, recipe: str) -> None:
     report = convert_checkpoint(source, tmp_path / "out", recipe)
     assert report.is_drafter
@@ -66,7 +66,7 @@ def test_converted_drafter_drafts_and_keeps_its_spelling(source: Path, tmp_path:
     wanted, found = logits_of(source), logits_of(tmp_path / "out")
     scored = (wanted > wanted.min()) & (found > found.min())  # another centroid may be among the likeliest
     error = np.abs(found - wanted)[scored].max() / np.abs(wanted[scored]).max()
-    assert error < {"bf16": 1e-6, "8bit": 0.05, "4bit": 0.4}[recipe]
+    assert error < {"bf16": 1e-6, "8bit": 0.05, "6bit": 0.15, "4bit": 0.4, "4bit-g32": 0.4}[recipe]
 
 
 def test_the_order_of_tokens_survives(source: Path, tmp_path: Path) -> None:

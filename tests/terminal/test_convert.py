@@ -75,7 +75,7 @@ def test_ctrl_c_keeps_the_work_and_says_how_it_goes_on(
         return pack_rows(rows, packing)
 
     with monkeypatch.context() as patched:
-        patched.setattr("convert.conversion.pack_rows", interrupted)
+        patched.setattr("convert.job.pack_rows", interrupted)
         ended = run("convert", miniature_folder(), tmp_path / "out")
     assert (ended.code, ended.out) == (130, "")
     assert f"{tmp_path / 'out.partial'} keeps what is done; the same command goes on from there" in ended.err

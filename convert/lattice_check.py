@@ -1,0 +1,69 @@
+"""Whether a source lies on the lattice of its recipe: from a first look at a few numbers, and in words."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from convert.lattice import BLOCK, pack_lattice_rows
+from convert.packed_source import PackedTensor
+from convert.recipes import TRAINED_FOR_4_BITS, Recipe, module_kind
+from convert.source import SourceTensor
+from convert.tally import Tally
+from gemma_mlx.errors import CheckpointError, GemmaWarning
+
+LOOKED_AT_NUMBERS = 1 << 16
+MOST_NAMED = 3
+"""Tensors; of others it is only said how many there are."""
+
+
+def look_at_lattice(tensors: Mapping[str, SourceTensor], recipe: Recipe) -> None:
+    """Looks at the beginning of one tensor of each kind that `recipe` packs (`tensors` by canonical name).
+
+    Raises CheckpointError where the recipe wants a lattice and finds none, in seconds and not at the end; warns
+    (GemmaWarning) where a recipe would leave the lattice that it finds.
+    """
+    first_of_kind: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if recipe.packing_of(name) is not None and not isinstance(tensor, PackedTensor):
+            first_of_kind.setdefault(module_kind(name), name)
+    if recipe.packing is None or not first_of_kind:
+        return
+    if not recipe.packing.on_lattice:
+        tally = _first_look(tensors[next(iter(first_of_kind.values()))])
+        if tally.squared_sum and not tally.blocks_off_lattice:
+            warnings.warn(
+                "the source was trained for 4 bits and lies on their lattice: --recipe qat keeps its numbers, "
+                f"--recipe {recipe.name} rounds them again",
+                GemmaWarning,
+                stacklevel=4,
+            )
+    elif not recipe.round_off_lattice:
+        require_on_lattice({tensors[name].name: _first_look(tensors[name]) for name in first_of_kind.values()})
+
+
+def _first_look(tensor: SourceTensor) -> Tally:
+    columns = tensor.shape[-1]
+    if columns % BLOCK:
+        return Tally()
+    return pack_lattice_rows(next(tensor.slices())[: max(1, LOOKED_AT_NUMBERS // columns)], TRAINED_FOR_4_BITS).tally
+
+
+def require_on_lattice(tallies: Mapping[str, Tally]) -> None:
+    """Raises CheckpointError that names the tensors with blocks off the lattice."""
+    if found := tensors_off_lattice(tallies):
+        raise CheckpointError(
+            f"not on a 4-bit lattice: {found}; --recipe qat is for what was trained for 4 bits, as "
+            "google/gemma-4-12B-it-qat-q4_0-unquantized: use --recipe 4bit, or --round to have such blocks rounded"
+        )
+
+
+def tensors_off_lattice(tallies: Mapping[str, Tally]) -> str:
+    """ "a.weight (3 of 128 blocks), b.weight (1 of 64 blocks) and 2 more tensors", for tallies by tensor name."""
+    found = [
+        f"{name} ({tally.blocks_off_lattice:,} of {tally.blocks:,} blocks)"
+        for name, tally in tallies.items()
+        if tally.blocks_off_lattice
+    ]
+    more = [f"{len(found) - MOST_NAMED} more tensors"] if len(found) > MOST_NAMED else []
+    return " and ".join([", ".join(found[:MOST_NAMED]), *more])
