@@ -25,7 +25,7 @@ def test_json_lines_name_kind_and_media(tmp_path: Path) -> None:
         written(tmp_path, '{"kind": "caption", "image": "a.png", "text": "What?"}\n{"text": "x"}')
     )
     assert (first.kind, first.image, first.audio) == ("caption", tmp_path / "a.png", None)
-    assert [part["type"] for part in first.message["content"]] == ["image", "text"]
+    assert [part["type"] for part in first.messages[0]["content"]] == ["image", "text"]
     assert second.kind == "text"
 
 
