@@ -5,6 +5,7 @@ A row is the whole vocabulary in float32, 1 MiB at 262,144 tokens, as the model 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from types import TracebackType
@@ -43,6 +44,7 @@ class KeptRows:
     def append(self, rows: NDArray[np.float32]) -> None:
         """Keeps `rows` [L, V] behind those kept before. GemmaError where the disk is full."""
         try:
+            self._file.seek(0, os.SEEK_END)
             self._file.write(rows.astype(np.float32, copy=False).tobytes())
             self._file.flush()
         except OSError as error:

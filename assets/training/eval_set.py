@@ -1,9 +1,9 @@
 """Writes held-out cases of the miniature for `gemma-mlx bench quality`: `python -m assets.training.eval_set OUT`.
 
 OUT/sets gets the folders captions, readings, speech and speech-unseen (voices that were not trained on), each of media
-with NAME.txt beside, for --set; OUT/prompts.jsonl asks for the same, and for the last answers of dialogues, with what is
-right, for --prompts. They are the first cases that `assets.training.evaluate` scores, so that the two can be compared.
-Speech needs espeak-ng.
+with NAME.txt beside, for --set. OUT/prompts.jsonl, for --prompts, asks for the same and for the last answers of
+dialogues, with what is right. They are the first cases that `assets.training.evaluate` scores, so that the two can be
+compared. Speech needs espeak-ng.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ Prompt = dict[str, Any]
 """A line of the prompts' file."""
 
 
-def write_set(folder: Path, name: str, cases: int) -> list[Prompt]:
-    """`folder` holds `cases` media of the set `name` afterwards, each with what is in it beside; as prompts, too."""
+def write_set(out: Path, name: str, cases: int) -> list[Prompt]:
+    """`out`/sets/`name` holds `cases` media afterwards, each with what is in it beside; returns them as prompts."""
     salt, case = SETS[name]
+    folder = out / "sets" / name
     folder.mkdir(parents=True, exist_ok=True)
     prompts = []
     for number in range(cases):
@@ -49,31 +50,38 @@ def write_set(folder: Path, name: str, cases: int) -> list[Prompt]:
             kind, file = "audio", folder / f"{stem}.flac"
             soundfile.write(file, sample.sounds[0], SAMPLE_RATE_HZ, subtype="PCM_16")
         (folder / f"{stem}.txt").write_text(sample.answer + "\n", encoding="utf-8")
-        prompts.append({"kind": name, "text": asked, kind: str(file), "answer": sample.answer})
+        prompts.append({"kind": name, "text": asked, kind: str(file.relative_to(out)), "answer": sample.answer})
     if name == "readings":
         (folder / "prompt.txt").write_text(READ_PROMPT + "\n", encoding="utf-8")
     return prompts
 
 
-def write_dialogues(folder: Path, cases: int) -> list[Prompt]:
-    """`cases` conversations, whose pictures `folder` holds afterwards, with their last answers."""
+def write_dialogues(out: Path, cases: int) -> list[Prompt]:
+    """`cases` conversations, whose pictures `out`/dialogues holds afterwards, with their last answers."""
     prompts = []
+    folder = out / "dialogues"
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(cases):
         sample = held_out_case(DIALOGUE_SALT, lambda rng: dialogue_case(rng, thinking=False), number)
         files = [folder / f"{number:03}-{index}.png" for index in range(len(sample.images))]
         for picture, file in zip(sample.images, files, strict=True):
             _save(picture, file)
-        prompts.append({"kind": "dialogues", "messages": _naming(sample, files), "answer": sample.answer})
+        prompts.append(
+            {
+                "kind": "dialogues",
+                "messages": _naming(sample, [str(file.relative_to(out)) for file in files]),
+                "answer": sample.answer,
+            }
+        )
     return prompts
 
 
-def _naming(sample: Sample, files: list[Path]) -> list[dict[str, Any]]:
+def _naming(sample: Sample, files: list[str]) -> list[dict[str, Any]]:
     """The messages of `sample`, in which each picture's part names its file."""
     waiting = iter(files)
 
     def named(part: dict[str, Any]) -> dict[str, Any]:
-        return {**part, "image": str(next(waiting))} if part["type"] == "image" else part
+        return {**part, "image": next(waiting)} if part["type"] == "image" else part
 
     return [
         {**message, "content": [named(part) for part in message["content"]]}
@@ -95,9 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("espeak-ng") is None:
         parser.error("speech needs espeak-ng; install it first")
-    out = arguments.out.absolute()
-    prompts = [prompt for name in SETS for prompt in write_set(out / "sets" / name, name, arguments.cases)]
-    prompts += write_dialogues(out / "dialogues", arguments.cases)
+    out = arguments.out
+    prompts = [prompt for name in SETS for prompt in write_set(out, name, arguments.cases)]
+    prompts += write_dialogues(out, arguments.cases)
     lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
     (out / "prompts.jsonl").write_text(lines, encoding="utf-8")
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import mlx.core as mx
 
-from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
+from gemma_mlx.decoding.prefill import CHUNK_TOKENS, SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
@@ -27,7 +27,8 @@ def logits_of(
     """The logits that predict each of `ids` behind the first `prompt_tokens`: arrays [L, V] in float32 of a few
     positions each, in order. The empty `caches` hold all of `ids` at the end. Let go of one array before the next."""
     images = [(item.start, item.stop) for item in media if item.is_image]
-    for start, stop in chunk_bounds(0, len(ids), images, SCORE_TOKENS):
+    before = chunk_bounds(0, prompt_tokens - 1, images, CHUNK_TOKENS)
+    for start, stop in [*before, *chunk_bounds(prompt_tokens - 1, len(ids), images, SCORE_TOKENS)]:
         hidden = forward_chunk(model, caches, ids, media, stop, block_sizes)
         first = max(start, prompt_tokens - 1)  # this position predicts the first token behind the prompt
         count = min(stop, len(ids) - 1) - first
