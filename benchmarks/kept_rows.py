@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ _ADVICE = "ask fewer or shorter answers (-n), or name a roomier place: TMPDIR=FO
 
 
 class KeptRows:
-    """Rows [P, V] in a temporary file, which is gone when this process ends, however it ends."""
+    """Rows [P, V] in a temporary file, which is gone once it is closed, or this process ends, however it ends."""
 
     def __init__(self, vocab_size: int, most_rows: int) -> None:
         """GemmaError where `most_rows` rows would not fit the disk."""
@@ -31,14 +30,10 @@ class KeptRows:
                 f"{free_bytes / 1e9:.1f} GB free; {_ADVICE}"
             )
         self._vocab_size = vocab_size
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # closed with this object
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
 
-    def __enter__(self) -> KeptRows:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """The rows are gone afterwards."""
         self._file.close()
 
     def append(self, rows: NDArray[np.float32]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,12 @@ class Comparison:
     def likelihood_facts(self, name: str) -> list[Point]:
         """What is known of the likelihood points of a folder before measuring."""
         kinds = [*self.kinds, ALL] if len(self.kinds) > 1 else self.kinds
-        return [{"part": "likelihood", "name": kind, "budget": None, **self._folder_facts(name)} for kind in kinds]
+        return [{"part": "likelihood", "name": kind, "budget": None, **self._folder_facts[name]} for kind in kinds]
 
     def set_facts(self, name: str) -> list[tuple[EvalSet, Point]]:
         """The same of its sets, each picture set at each budget."""
         return [
-            (one, {**self._scored(one), "budget": budget, **self._folder_facts(name)})
+            (one, {**self._scored(one), "budget": budget, **self._folder_facts[name]})
             for one in self.sets
             for budget in (self.budgets if one.kind == "image" else [None])
         ]
@@ -96,10 +97,17 @@ class Comparison:
         scored = "as spoken" if self.spoken(one) else "as written"
         return {"part": "set", "name": one.name, "kind": one.kind, "digest": one.digest, "scored": scored}
 
-    def _folder_facts(self, name: str) -> Point:
-        folder = self.folders[name]
-        stored_bytes = sum(file.stat().st_size for file in tensor_files(folder))
-        return {"folder": name, "fingerprint": fingerprint(folder)[:16], "stored_bytes": stored_bytes}
+    @cached_property
+    def _folder_facts(self) -> dict[str, Point]:
+        """What tells each folder from others, by name."""
+        return {
+            name: {
+                "folder": name,
+                "fingerprint": fingerprint(folder)[:16],
+                "stored_bytes": sum(file.stat().st_size for file in tensor_files(folder)),
+            }
+            for name, folder in self.folders.items()
+        }
 
 
 def comparison_facts(comparison: Comparison, dtype: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Likelihood:
     def close(self) -> None:
         """The logits are gone afterwards."""
         if self._kept is not None:
-            self._kept.__exit__(None, None, None)
+            self._kept.close()
 
     def measure(self, gemma: Gemma, progress: Callable[[str], None]) -> dict[str, Any]:
         """The figures of each kind of prompt and, of several, of all. The first model measured is the reference."""

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ class EvalSet:
     """What is asked about a picture; sounds are transcribed."""
     expected: Mapping[Path, str]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes with any file, any text and what is asked."""
         found = hashlib.sha256(self.prompt.encode())

@@ -45,10 +45,7 @@ _DRAFTING_OUTPUT_HELP = "Keep the points in DIR/drafting.json, go on from them, 
 _DRAFTING_FROM_HELP = "Show and draw a drafting.json again, without measuring."
 _QUALITY_MAX_TOKENS = 128
 _FOLDERS_HELP = "Folders to compare with --model, the reference: the same model, packed otherwise."
-_QUALITY_PROMPTS_HELP = (
-    "Prompts to compare distributions on: as in bench drafting, or with messages and answer. Default: some that come "
-    "along; where there is no answer, the reference's own."
-)
+_QUALITY_PROMPTS_HELP = "Prompts as in bench drafting, perhaps with answers; else the reference's own are judged."
 _SET_HELP = "Pictures or sounds with NAME.txt beside each, or a folder of such folders. Repeatable."
 _BUDGETS_HELP = "Tokens per picture to measure, of 70, 140, 280, 560 and 1120. Default: the checkpoint's own."
 _HYPOTHESES_HELP = (
@@ -259,7 +256,7 @@ def quality(
         finish_quality(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):
             raise SystemExit(INTERRUPTED)
-        if any(point.get("failures") for point in report["points"]):
+        if any("fingerprint" in point and point.get("failures") for point in report["points"]):
             raise SystemExit(1)
 
 

@@ -139,10 +139,6 @@ class QualityRun:
             except KeyboardInterrupt:
                 self._output.say("interrupted: what is shown was measured before")
                 return {**self._report, "interrupted": True}
-            except OSError as error:
-                raise GemmaError(
-                    f"cannot write answers in {str(answers)!r}: {error.strerror}; name another --output"
-                ) from None
         for point in self._comparison.hypotheses_points():
             self._put(point)
         return self._report
@@ -166,7 +162,7 @@ class QualityRun:
         gemma = load(comparison.folders[name], draft="off", dtype=self._dtype)
         if missing:
             found = likelihood.measure(gemma, lambda place: self._output.status(f"{name}: {place} ..."))
-            for facts in comparison.likelihood_facts(name):
+            for facts in filter(self._missing, comparison.likelihood_facts(name)):
                 self._put({**facts, **found[facts["name"]]})
             self._output.note(f"{name}: likelihood measured")
         for one, facts in sets:
@@ -180,12 +176,15 @@ class QualityRun:
         comparison = self._comparison
         answers = Answers.of(folder, one, facts)
         title = f"{facts['folder']}: {_set_name(facts)}"
-        for count, (file, failure) in enumerate(answers.complete(gemma, comparison.max_tokens), start=1):
-            if failure:
-                self._output.clear_status()
-                self._output.error(f"{title}: {failure}")
-            else:
-                self._output.status(f"{title}: {count}, {file} ...")
+        try:
+            for count, (file, failure) in enumerate(answers.complete(gemma, comparison.max_tokens), start=1):
+                if failure:
+                    self._output.clear_status()
+                    self._output.error(f"{title}: {failure}")
+                else:
+                    self._output.status(f"{title}: {count}, {file} ...")
+        except OSError as error:
+            raise GemmaError(f"cannot write {str(answers.file)!r}: {error.strerror}; name another --output") from None
         reference = next(
             Answers.of(folder, one, other)
             for other_set, other in comparison.set_facts(comparison.reference)
