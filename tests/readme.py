@@ -80,32 +80,7 @@ def _gb(count_bytes: int) -> str:
     return f"{count_bytes / 1e9:.2f}"
 
 
-def quality_table() -> str:
-    """The miniature by how it is packed: bytes, divergence over all prompts, and errors in each set."""
-    report = json.loads((RESULTS / "miniature-quality" / "quality.json").read_text(encoding="utf-8"))
-    folders = list(dict.fromkeys(point["folder"] for point in report["points"]))
-    found = {(point["folder"], point["name"]): point for point in report["points"]}
-    sets = {"captions": "character", "readings": "character", "speech": "word", "speech-unseen": "word"}
-    rows = []
-    for folder in folders:
-        total = found[folder, "all"]
-        points = [(found.get((folder, name)), unit) for name, unit in sets.items()]
-        errors = [f"{100 * point[f'{unit}_error_rate']:.1f}" if point else "" for point, unit in points]
-        rows.append(
-            f"| {folder} | {total['stored_bytes'] / 1e6:.1f} | {total['kl_mean']:.2g} | {total['kl_p99']:.2g} | "
-            f"{total['top1_agreement']:.2%} | {total['perplexity']:.4f} | {' | '.join(errors)} |\n"
-        )
-    units = " | ".join(f"{name}, {unit}s" for name, unit in sets.items())
-    head = f"| packed | MB | mean KL | p99 | same top token | perplexity | {units} |\n"
-    total = found[folders[0], "all"]
-    about = (
-        f"\n{total['answers']} answers with {total['positions']:,} tokens; {found[folders[0], 'captions']['files']} "
-        f"files a set, of which the characters or words wrong, in %. MLX {report['mlx_version']}, {report['dtype']}.\n"
-    )
-    return head + "|---|" + "---:|" * (5 + len(sets)) + "\n" + "".join(rows) + about
-
-
-TABLES = {"flags": flag_table, "memory": memory_table, "quality": quality_table}
+TABLES = {"flags": flag_table, "memory": memory_table}
 """What stands in README between <!-- NAME: begin --> and <!-- NAME: end -->."""
 
 
