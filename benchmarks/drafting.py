@@ -112,7 +112,7 @@ class Bench:
         self._messages: dict[str, list[list[dict[str, Any]]]] = {kind: [] for kind in comparison.kinds}
         for prompt in comparison.prompts:
             try:
-                prepared = gemma.prepare([prompt.message])
+                prepared = gemma.prepare(prompt.messages)
                 gemma.prompts.build(prepared)
             except GemmaError as error:
                 raise type(error)(f"{prompt.where}: {error}") from None

@@ -18,6 +18,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.divergence import kl_divergence, log_softmax
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.decoding.prefill import forward_chunk
 from gemma_mlx.decoding.session import Session
@@ -81,7 +82,7 @@ def answers_error(gemma: Gemma, conversations: Sequence[Messages], max_tokens: i
         same_answers=same,
         positions=len(wanted),
         top1_agreement=float((wanted.argmax(-1) == found.argmax(-1)).mean()),
-        mean_kl=float((np.exp(wanted) * (wanted - found)).sum(-1).mean()),
+        mean_kl=float(kl_divergence(wanted, found).mean()),
         largest_logprob_difference=float(differences.max()),
         mean_logprob_difference=float(differences.mean()),
     )
@@ -93,9 +94,7 @@ def _logprobs(gemma: Gemma, messages: Messages, answer: Sequence[int], kv_bits: 
     ids = [*prompt.ids, *answer[:-1]]
     caches = gemma.model.make_caches(kv_bits)
     hidden = forward_chunk(gemma.model, caches, ids, soft_tokens(gemma.model, prompt.spans), len(ids))
-    logits = np.array(gemma.model.logits(hidden[0, len(prompt) - 1 :]).astype(mx.float32), np.float64)
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # type: ignore[no-any-return]
+    return log_softmax(np.array(gemma.model.logits(hidden[0, len(prompt) - 1 :]).astype(mx.float32)))
 
 
 def layer_error(text: TextConfig, tokens: int, *, score_spread: float = 4.0, chunk_tokens: int = 16) -> LayerError:

@@ -1,7 +1,8 @@
 """Prompts to measure with, by kind: those of a user's file, or those that come with the program.
 
-The file holds one prompt a line, or JSON Lines with `text` and perhaps `kind`, `image` and `audio`, of which the last
-two are paths relative to the file.
+The file holds one prompt a line, or JSON Lines. An object there has `text`, `image` and `audio`, or in their place a
+whole conversation as `messages` (`gemma_mlx.inputs.prompt`), and perhaps `kind` and `answer`, which `bench quality`
+judges; `bench drafting` has the model answer itself. Paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -38,11 +39,17 @@ class Prompt:
     audio: Path | None = None
     where: str = "a default prompt"
     """For a person: where it stands."""
+    conversation: Sequence[dict[str, Any]] = ()
+    """Messages, where these are asked and not `text`, `image` and `audio`."""
+    answer: str | None = None
+    """The answer to judge; None: the model's own."""
 
     @property
-    def message(self) -> dict[str, Any]:
+    def messages(self) -> Sequence[dict[str, Any]]:
+        if self.conversation:
+            return self.conversation
         images, sounds = ([path] if path else [] for path in (self.image, self.audio))
-        return user_message(self.text, images, sounds)
+        return [user_message(self.text, images, sounds)]
 
 
 def default_prompts() -> list[Prompt]:
@@ -99,26 +106,61 @@ def _parsed(line: str, file: Path, where: str) -> Prompt:
         raise UsageError(f"{where} is not JSON ({error}); the first line is an object, so each must be one") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{where} is {type(fields).__name__}, not an object with text, kind, image and audio")
-    known = ("kind", "text", "image", "audio")
+    known = ("kind", "text", "image", "audio", "messages", "answer")
     for name, value in fields.items():
         if name not in known:
             raise UsageError(f"{where} names {name!r}, which is not one of {', '.join(known)}")
-        if not isinstance(value, str) or not value:
+        if name != "messages" and (not isinstance(value, str) or not value):
             raise UsageError(f"{where} holds {value!r} as {name}; it must be a text")
-    media = {name: file.parent / fields[name] for name in ("image", "audio") if name in fields}
-    for name, path in media.items():
-        if not path.is_file():
-            raise UsageError(f"{where}: no file {str(path)!r} for {name}; paths are relative to the prompts' file")
-    if "text" not in fields and not media:
+    asked = [name for name in ("text", "image", "audio") if name in fields]
+    if "messages" in fields and asked:
+        raise UsageError(f"{where} holds messages and {asked[0]}; put it into the messages")
+    if "messages" not in fields and not asked:
         raise UsageError(f"{where} holds neither text nor image nor audio; write one of them")
-    return Prompt(fields.get("kind", PLAIN_KIND), fields.get("text", ""), **media, where=where)
+    media = {name: _media_file(fields[name], file, where) for name in ("image", "audio") if name in fields}
+    conversation = _conversation(fields["messages"], file, where) if "messages" in fields else []
+    kind, text, answer = fields.get("kind", PLAIN_KIND), fields.get("text", ""), fields.get("answer")
+    return Prompt(kind, text, **media, where=where, conversation=conversation, answer=answer)
+
+
+def _media_file(name: str, file: Path, where: str) -> Path:
+    path = file.parent / name
+    if not path.is_file():
+        raise UsageError(f"{where}: no file {str(path)!r}; paths are relative to the prompts' file")
+    return path
+
+
+def _conversation(messages: Any, file: Path, where: str) -> list[dict[str, Any]]:
+    """`messages` with each path of a picture or a sound found; the rest is read when they become a prompt."""
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise UsageError(f"{where}: messages must be a list of objects with role and content")
+
+    def found(part: Any) -> Any:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("image", "audio") and isinstance(part.get(kind), str):
+            return {**part, kind: _media_file(part[kind], file, where)}
+        return part
+
+    contents = [message.get("content") for message in messages]
+    return [
+        {**message, "content": [found(part) for part in content] if isinstance(content, list) else content}
+        for message, content in zip(messages, contents, strict=True)
+    ]
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
-    """Changes with anything that the model is asked."""
+    """Changes with anything that the model is asked, and with the answers to judge."""
     found = hashlib.sha256()
     for prompt in prompts:
         media = [path.read_bytes() if path else b"" for path in (prompt.image, prompt.audio)]
         parts = [prompt.kind.encode(), prompt.text.encode(), *media]
+        if prompt.conversation:
+            parts.append(json.dumps(prompt.conversation, default=_content_digest).encode())
+        if prompt.answer is not None:
+            parts.append(b"answer " + prompt.answer.encode())
         found.update(repr([hashlib.sha256(part).hexdigest() for part in parts]).encode())
     return found.hexdigest()[:16]
+
+
+def _content_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -308,8 +308,7 @@ class Gemma:
     def score(self, messages: Messages, answer: str) -> Score:
         """How likely the model finds `answer`, with the end of its turn, as the reply to `messages`."""
         prompt = self.prompts.build(self.prepare(messages))
-        tokenizer = self.prompts.tokenizer
-        answer_ids = [*tokenizer.encode(tokenizer.guard(answer)), tokenizer.special.turn_close]
+        answer_ids = self.prompts.answer_ids(answer)
         ids = [*prompt.ids, *answer_ids]
         if len(ids) > self.plan.context_tokens:
             raise ContextError(
@@ -319,7 +318,7 @@ class Gemma:
         with self.plan.limits():
             caches, media = self.model.make_caches(self.plan.kv_bits), soft_tokens(self.model, prompt.spans)
             found = logprobs_of(self.model, caches, ids, media, len(prompt), self.plan.pace.block_sizes)
-        return Score(tuple(answer_ids), tuple(found))
+        return Score(answer_ids, tuple(found))
 
     def _room(self, prompt_tokens: int, needed_tokens: int) -> int:
         """How many tokens may follow a prompt. Raises ContextError where that is less than needed."""

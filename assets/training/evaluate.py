@@ -19,17 +19,21 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Gemma4UnifiedForConditionalGeneration
 
-from assets.training.batches import LAST_LEVELS, Batch, BatchMaker
-from assets.training.dialogue import dialogue_sample
+from assets.training.batches import Batch, BatchMaker
+from assets.training.held_out import (
+    HELD_OUT_SEED,
+    Case,
+    dialogue_case,
+    held_out_case,
+    scene_case,
+    speech_case,
+    text_case,
+)
 from assets.training.network import answer_logits, exact_rows, four_bit, hidden_states, logits
-from assets.training.reading import FREEDOM, random_text, text_picture
-from assets.training.sample import CAPTION_PROMPT, READ_PROMPT, TRANSCRIBE_PROMPT, Sample, image_turn, sound_turn
-from assets.training.scenes import random_scene
-from assets.training.speech import UNSEEN_VOICES, VOICES, random_utterance, recorded
+from assets.training.sample import Sample
+from assets.training.speech import UNSEEN_VOICES, VOICES
 from assets.training.tokenizer import SPECIAL_IDS
 
-HELD_OUT_SEED = 9_000_000
-Case = Callable[[np.random.Generator], Sample]
 STOPS = tuple(SPECIAL_IDS[t] for t in ("<eos>", "<turn|>", "<|tool_response>"))
 
 
@@ -91,39 +95,13 @@ def edits(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
-def scene_case(rng: np.random.Generator) -> Sample:
-    """A caption of two shapes, asked as the caption command asks."""
-    scene = random_scene(rng, 2)
-    return Sample([image_turn(CAPTION_PROMPT)], scene.caption, images=[scene.image])
-
-
-def text_case(rng: np.random.Generator) -> Sample:
-    """One to eight characters anywhere in a picture."""
-    text = random_text(rng, 1, 8)
-    return Sample([image_turn(READ_PROMPT)], text, images=[text_picture(rng, text, FREEDOM)])
-
-
-def speech_case(rng: np.random.Generator, voices: tuple[str, ...], longest: int = 6) -> Sample:
-    """One to six digits, noise and gain varied, spoken for this case alone."""
-    digits, sound, _voice = random_utterance(rng, int(rng.integers(1, longest + 1)), voices)
-    return Sample([sound_turn(TRANSCRIBE_PROMPT)], " ".join(digits), sounds=[recorded(rng, sound, 0.1)])
-
-
-def dialogue_case(rng: np.random.Generator, thinking: bool) -> Sample:
-    """A conversation as in training, with or without thoughts."""
-    while True:
-        sample = dialogue_sample(rng, LAST_LEVELS["dialogue"], pictures=rng.random() < 0.6)
-        if (sample.thought is not None) == thinking:
-            return sample
-
-
 def score(model: Any, maker: BatchMaker, cases: int) -> dict[str, Any]:
     """All scores, in percent, each over `cases` samples (a quarter of them at a budget of 280 soft tokens)."""
 
     def batches(salt: int, case: Case, count: int) -> Iterator[list[Sample]]:
         for start in range(0, count, 32):
             numbers = range(start, min(count, start + 32))
-            yield [case(np.random.default_rng((HELD_OUT_SEED, salt, i))) for i in numbers]
+            yield [held_out_case(salt, case, number) for number in numbers]
 
     def exact(salt: int, case: Case, budget: int = 70) -> float:
         count = cases if budget == 70 else cases // 4

@@ -19,7 +19,8 @@ from transformers import Gemma4UnifiedAssistantForCausalLM
 from assets.training.assistant import let_transformers_share
 from assets.training.batches import BatchMaker
 from assets.training.continuations import Continuation, greedy_continuations
-from assets.training.evaluate import HELD_OUT_SEED, Case, dialogue_case, load, scene_case, speech_case, text_case
+from assets.training.evaluate import load
+from assets.training.held_out import HELD_OUT_SEED, Case, dialogue_case, scene_case, speech_case, text_case
 from assets.training.speech import VOICES
 from assets.training.train_drafter import UNROLL, draft_step, rounds_of
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import mlx.core as mx
 
-from gemma_mlx.decoding.prefill import SoftTokens, chunk_bounds, finish_chunk, forward_chunk
+from gemma_mlx.decoding.prefill import CHUNK_TOKENS, SoftTokens, chunk_bounds, finish_chunk, forward_chunk
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.masks import BlockSizes
 
 SCORE_TOKENS = 16
 """Positions scored at once: each needs a row of 262,144 numbers."""
+
+
+def logits_of(
+    model: Gemma4,
+    caches: list[Cache],
+    ids: Sequence[int],
+    media: Sequence[SoftTokens],
+    prompt_tokens: int,
+    block_sizes: BlockSizes,
+) -> Iterator[mx.array]:
+    """The logits that predict each of `ids` behind the first `prompt_tokens`: arrays [L, V] in float32 of a few
+    positions each, in order. The empty `caches` hold all of `ids` at the end. Let go of one array before the next."""
+    images = [(item.start, item.stop) for item in media if item.is_image]
+    before = chunk_bounds(0, prompt_tokens - 1, images, CHUNK_TOKENS)
+    for start, stop in [*before, *chunk_bounds(prompt_tokens - 1, len(ids), images, SCORE_TOKENS)]:
+        hidden = forward_chunk(model, caches, ids, media, stop, block_sizes)
+        first = max(start, prompt_tokens - 1)  # this position predicts the first token behind the prompt
+        count = min(stop, len(ids) - 1) - first
+        logits = model.logits(hidden[0, first - start :][:count]).astype(mx.float32) if count > 0 else None  # [L, V]
+        del hidden
+        finish_chunk(caches, logits)
+        if logits is not None:
+            yield logits
+        del logits
 
 
 def logprobs_of(
@@ -25,21 +49,11 @@ def logprobs_of(
     block_sizes: BlockSizes,
 ) -> list[float]:
     """The log-probability of each of `ids` behind the first `prompt_tokens`; the empty `caches` hold them all then."""
-    images = [(item.start, item.stop) for item in media if item.is_image]
+    following = ids[prompt_tokens:]
     found: list[float] = []
-    for start, stop in chunk_bounds(0, len(ids), images, SCORE_TOKENS):
-        hidden = forward_chunk(model, caches, ids, media, stop, block_sizes)
-        first = max(start, prompt_tokens - 1)  # this position predicts the first token behind the prompt
-        following = ids[first + 1 : stop + 1]
-        logprobs = _logprobs(model, hidden[0, first - start :][: len(following)], following) if following else None
-        del hidden
-        finish_chunk(caches, logprobs)
-        found += [] if logprobs is None else cast("list[float]", logprobs.tolist())
+    for logits in logits_of(model, caches, ids, media, prompt_tokens, block_sizes):
+        given = mx.array(list(following[len(found) : len(found) + len(logits)]))
+        chosen = mx.take_along_axis(logits, given[:, None], axis=-1)[:, 0]
+        found += cast("list[float]", (chosen - mx.logsumexp(logits, axis=-1)).tolist())
+        del logits
     return found
-
-
-def _logprobs(model: Gemma4, hidden: mx.array, ids: Sequence[int]) -> mx.array:
-    """The log-probability [L] of each of `ids`, from the hidden states [L, D] of the positions before them."""
-    logits = model.logits(hidden).astype(mx.float32)  # [L, V]
-    chosen = mx.take_along_axis(logits, mx.array(list(ids))[:, None], axis=-1)[:, 0]
-    return chosen - mx.logsumexp(logits, axis=-1)

@@ -153,6 +153,10 @@ class PromptBuilder:
         )
         return self._expanded(self.tokenizer.encode(text), media)
 
+    def answer_ids(self, answer: str) -> tuple[int, ...]:
+        """The ids of `answer` as the model would give it behind a prompt, with the end of its turn."""
+        return (*self.tokenizer.encode(self.tokenizer.guard(answer)), self.tokenizer.special.turn_close)
+
     def _budget(self, asked: int | None) -> int:
         return self.max_soft_tokens if asked is None else asked
 

@@ -12,6 +12,7 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.bench_drafting import DraftingRun, compare, finish_drafting
 from gemma_mlx.terminal.bench_memory import MemoryRun, finish_memory
+from gemma_mlx.terminal.bench_quality import Asked, QualityRun, comparison_of, finish_quality
 from gemma_mlx.terminal.bench_report import place_to_draw, read_again, refuse_beside_from
 from gemma_mlx.terminal.failures import INTERRUPTED, exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output
@@ -42,6 +43,17 @@ _MAX_TOKENS_HELP = "Most tokens of an answer."
 _RUNS_HELP = "How often each answer is made with and without drafts."
 _DRAFTING_OUTPUT_HELP = "Keep the points in DIR/drafting.json, go on from them, and draw DIR/drafting.png and .svg."
 _DRAFTING_FROM_HELP = "Show and draw a drafting.json again, without measuring."
+_QUALITY_MAX_TOKENS = 128
+_FOLDERS_HELP = "Folders to compare with --model, the reference: the same model, packed otherwise."
+_QUALITY_PROMPTS_HELP = "Prompts as in bench drafting, perhaps with answers; else the reference's own are judged."
+_SET_HELP = "Pictures or sounds with NAME.txt beside each, or a folder of such folders. Repeatable."
+_BUDGETS_HELP = "Tokens per picture to measure, of 70, 140, 280, 560 and 1120. Default: the checkpoint's own."
+_HYPOTHESES_HELP = (
+    "Score another system's texts too: JSON Lines with file and text, or a folder of NAME.txt. Repeatable."
+)
+_WRITTEN_HELP = "Compare transcripts as they are written: case and punctuation count."
+_QUALITY_OUTPUT_HELP = "Keep all in DIR, with quality.json, go on from it, and draw DIR/quality.png and .svg."
+_QUALITY_FROM_HELP = "Show and draw a quality.json again, without measuring."
 _Number = TypeVar("_Number", int, float)
 
 
@@ -185,6 +197,69 @@ def drafting(
         finish_drafting(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):
             raise SystemExit(INTERRUPTED)
+
+
+def quality(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help=_FOLDERS_HELP)] = None,
+    model: flag.Model = None,
+    prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_QUALITY_PROMPTS_HELP)] = None,
+    sets: Annotated[list[Path] | None, typer.Option("--set", metavar="DIR", help=_SET_HELP)] = None,
+    budgets: Annotated[str | None, typer.Option("--budgets", metavar="N,N", help=_BUDGETS_HELP)] = None,
+    hypotheses: Annotated[
+        list[str] | None, typer.Option("--hypotheses", metavar="NAME=FILE", help=_HYPOTHESES_HELP)
+    ] = None,
+    written: Annotated[bool, typer.Option("--as-written", help=_WRITTEN_HELP)] = False,
+    max_tokens: Annotated[
+        int, typer.Option("-n", "--max-tokens", min=1, metavar="N", help=_MAX_TOKENS_HELP)
+    ] = _QUALITY_MAX_TOKENS,
+    dtype: Annotated[str | None, typer.Option("--dtype", metavar="TYPE", help=_DTYPE_HELP)] = None,
+    output_folder: Annotated[Path | None, typer.Option("--output", metavar="DIR", help=_QUALITY_OUTPUT_HELP)] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw FILE.png and FILE.svg.")] = None,
+    again: Annotated[Path | None, typer.Option("--from", metavar="FILE", help=_QUALITY_FROM_HELP)] = None,
+    as_json: flag.Json = False,
+    quiet: flag.Quiet = False,
+) -> None:
+    """Measure what packing costs: divergence from a reference, and error rates over sets of files.
+
+    \b
+    gemma-mlx bench quality -m gemma-bf16 gemma-8bit gemma-4bit --output results
+    gemma-mlx bench quality -m gemma-4bit --set fleurs/de --hypotheses whisper=whisper.jsonl
+    """
+    with exit_codes(as_json):
+        shown = Output(quiet)
+        show_warnings_in_one_line(shown)
+        folder = output_folder if again is None else again.parent
+        picture = place_to_draw(plot, folder, "quality")
+        if again is not None:
+            from benchmarks.quality import FORM
+
+            refuse_beside_from(
+                {
+                    "FOLDER": folders,
+                    "-m": model,
+                    "--prompts": prompts,
+                    "--set": sets,
+                    "--budgets": budgets is not None,
+                    "--hypotheses": hypotheses,
+                    "--as-written": written,
+                    "-n": max_tokens != _QUALITY_MAX_TOKENS,
+                    "--dtype": dtype is not None,
+                    "--output": output_folder,
+                }
+            )
+            report = read_again(FORM, again, picture)
+        else:
+            computing = _named("--dtype", [dtype], tuple(_DTYPES))[0] if dtype else None
+            tried = sorted(set(_numbers("--budgets", budgets, int))) if budgets is not None else []
+            asked = Asked(model, folders or [], prompts, sets or [], tried, hypotheses or [], written, max_tokens)
+            comparison = comparison_of(asked)
+            run = QualityRun(comparison, _DTYPES[computing] if computing else None, shown, output_folder, picture)
+            report = run()
+        finish_quality(report, shown, picture, show_table=not as_json)
+        if report.get("interrupted"):
+            raise SystemExit(INTERRUPTED)
+        if any("fingerprint" in point and point.get("failures") for point in report["points"]):
+            raise SystemExit(1)
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], _Number]) -> list[_Number]:

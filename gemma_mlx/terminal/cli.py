@@ -83,7 +83,7 @@ for verb in (ask, chat, transcribe, caption, plan, convert, demo):
     app.command(cls=_Command)(verb)
 
 benchmarks = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None)
-for benchmark in (bench.memory, bench.drafting):
+for benchmark in (bench.memory, bench.drafting, bench.quality):
     benchmarks.command(cls=_Command)(benchmark)
 
 

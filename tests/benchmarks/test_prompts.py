@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,26 @@ def test_json_lines_name_kind_and_media(tmp_path: Path) -> None:
         written(tmp_path, '{"kind": "caption", "image": "a.png", "text": "What?"}\n{"text": "x"}')
     )
     assert (first.kind, first.image, first.audio) == ("caption", tmp_path / "a.png", None)
-    assert [part["type"] for part in first.message["content"]] == ["image", "text"]
+    assert [part["type"] for part in first.messages[0]["content"]] == ["image", "text"]
     assert second.kind == "text"
+
+
+def test_a_conversation_keeps_its_roles_and_finds_its_media(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"one")
+    said = [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]},
+            {"role": "assistant", "content": "A circle."}, {"role": "user", "content": "Where?"}]  # fmt: skip
+    line = json.dumps({"messages": said, "answer": "Left."})
+    [found] = read_prompts(written(tmp_path, line))
+    assert found.answer == "Left."
+    assert [message["role"] for message in found.messages] == ["user", "assistant", "user"]
+    assert found.messages[0]["content"][0] == {"type": "image", "image": tmp_path / "a.png"}
+
+    digests = [digest([found])]
+    (tmp_path / "a.png").write_bytes(b"other")
+    digests.append(digest(read_prompts(written(tmp_path, line))))
+    for old, new in (("Left.", "Right."), ("Where?", "Who?")):
+        digests.append(digest(read_prompts(written(tmp_path, line.replace(old, new)))))
+    assert len({*digests}) == 4
 
 
 @pytest.mark.parametrize(
@@ -39,6 +58,12 @@ def test_json_lines_name_kind_and_media(tmp_path: Path) -> None:
         ('{"text": ""}', "holds '' as text"),
         ('{"text": "x", "image": "gone.png"}', "gone.png"),
         ('{"kind": "prose"}', "neither text nor image nor audio"),
+        ('{"text": "x", "answer": ""}', "holds '' as answer"),
+        ('{"messages": []}', "messages must be a list"),
+        ('{"messages": "Hi"}', "messages must be a list"),
+        ('{"messages": ["Hi"]}', "messages must be a list"),
+        ('{"messages": [{"role": "user", "content": "Hi"}], "text": "x"}', "holds messages and text"),
+        ('{"messages": [{"role": "user", "content": [{"type": "audio", "audio": "gone.wav"}]}]}', "gone.wav"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, told: str) -> None:
