@@ -1,7 +1,7 @@
 """Prompts to measure with, by kind: those of a user's file, or those that come with the program.
 
-The file holds one prompt a line, or JSON Lines with `text` and perhaps `kind`, `image` and `audio`, of which the last
-two are paths relative to the file.
+The file holds one prompt a line, or JSON Lines with `text` and perhaps `kind`, `answer`, `image` and `audio`, of which
+the last two are paths relative to the file.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Prompt:
     audio: Path | None = None
     where: str = "a default prompt"
     """For a person: where it stands."""
+    answer: str | None = None
+    """The answer to judge; None: the model's own."""
 
     @property
     def message(self) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _parsed(line: str, file: Path, where: str) -> Prompt:
         raise UsageError(f"{where} is not JSON ({error}); the first line is an object, so each must be one") from None
     if not isinstance(fields, dict):
         raise UsageError(f"{where} is {type(fields).__name__}, not an object with text, kind, image and audio")
-    known = ("kind", "text", "image", "audio")
+    known = ("kind", "text", "image", "audio", "answer")
     for name, value in fields.items():
         if name not in known:
             raise UsageError(f"{where} names {name!r}, which is not one of {', '.join(known)}")
@@ -111,7 +113,8 @@ def _parsed(line: str, file: Path, where: str) -> Prompt:
             raise UsageError(f"{where}: no file {str(path)!r} for {name}; paths are relative to the prompts' file")
     if "text" not in fields and not media:
         raise UsageError(f"{where} holds neither text nor image nor audio; write one of them")
-    return Prompt(fields.get("kind", PLAIN_KIND), fields.get("text", ""), **media, where=where)
+    kind, text, answer = fields.get("kind", PLAIN_KIND), fields.get("text", ""), fields.get("answer")
+    return Prompt(kind, text, **media, where=where, answer=answer)
 
 
 def digest(prompts: Sequence[Prompt]) -> str:

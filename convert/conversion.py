@@ -121,7 +121,7 @@ def convert_source(
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     text = text_side(source, recipe, shards)
     look_at_lattice(source.tensors, recipe)
-    bytes_written = sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
+    bytes_written = _bytes_of(shards, text)
     with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
@@ -137,6 +137,17 @@ def convert_source(
         seconds=time.perf_counter() - started,
         is_drafter=source.is_drafter,
     )
+
+
+def folder_bytes(source: Source, recipe: Recipe, shard_bytes: int = SHARD_BYTES) -> int:
+    """What `source` converted by `recipe` takes on disk."""
+    jobs = [_job(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()]
+    shards = plan_shards([job.outputs for job in jobs], shard_bytes)
+    return _bytes_of(shards, text_side(source, recipe, shards))
+
+
+def _bytes_of(shards: list[Shard], text: Mapping[str, bytes]) -> int:
+    return sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
 
 
 def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping[str, bytes]) -> Identity:
