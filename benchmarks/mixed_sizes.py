@@ -17,8 +17,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from benchmarks.prompts import READ_PROMPT
-from convert.calibration import Exchange, default_exchanges, samples_of
+from convert.calibration import READ_PROMPT, Exchange, default_exchanges, samples_of
 from convert.conversion import convert_source
 from convert.measurement import Measurement, measurement
 from convert.mixed import CARD_BYTES, mixed_recipe

@@ -16,6 +16,7 @@ from gemma_mlx.tasks.captioning import PROMPT as CAPTION_PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
 
+READ_PROMPT = "Read the text in this image."
 _TEXTS = (
     (
         "Explain to a curious child why there are tides.",
@@ -54,7 +55,6 @@ _MINIATURE_TEXTS = (
     ("Tell me a joke.", "Why was the circle so happy? It had no corners to sit in."),
 )
 """It knows no prose, no code and no JSON."""
-_MEDIA_NUMBERS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,10 @@ class Exchange:
 
 
 def default_exchanges(*, miniature: bool) -> list[Exchange]:
-    """Texts, sample pictures and sample sounds: about 900 tokens of Gemma 4 12B, a third of them in answers."""
+    """Texts, sample pictures, of shapes and of text, and sample sounds. For Gemma 4 12B they are fewer: a picture has
+    280 tokens there, and each token costs 4 TFLOP (`sensitivity.py`)."""
     folder = samples_folder()
+    numbers = (0, 1) if miniature else (0,)
     expected = {
         sample["file"]: sample["expected"]
         for sample in json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
@@ -77,13 +79,17 @@ def default_exchanges(*, miniature: bool) -> list[Exchange]:
     texts = [Exchange([user_message(text)], answer) for text, answer in (_MINIATURE_TEXTS if miniature else _TEXTS)]
     pictures = [
         Exchange([user_message(CAPTION_PROMPT, [folder / name])], expected[name])
-        for name in (f"scene-{number:02}.png" for number in _MEDIA_NUMBERS)
+        for name in (f"scene-{number:02}.png" for number in numbers)
+    ]
+    readings = [
+        Exchange([user_message(READ_PROMPT, [folder / name])], expected[name])
+        for name in (f"text-{number:02}.png" for number in numbers)
     ]
     sounds = [
         Exchange([user_message(transcription_prompt(), sounds=[folder / name])], expected[name])
-        for name in (f"speech-{number:02}.flac" for number in _MEDIA_NUMBERS)
+        for name in (f"speech-{number:02}.flac" for number in numbers)
     ]
-    return [*texts, *pictures, *sounds]
+    return [*texts, *pictures, *readings, *sounds]
 
 
 def samples_of(folder: Path, exchanges: Sequence[Exchange]) -> list[Sample]:

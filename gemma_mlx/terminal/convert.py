@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _SOURCE_HELP = "Folder of the downloaded model, or its name on Hugging Face, as google/gemma-4-12B-it[@REVISION]."
 _RECIPE_HELP = (
-    "Bits per weight: 4bit, 4bit-g32, 6bit, 8bit or bf16; qat or qat-f32 keep a release trained for 4 bits; mixed has them "
-    "where they matter, as measured, up to --target-gb."
+    "Bits per weight: 4bit, 4bit-g32, 6bit, 8bit or bf16; qat or qat-f32 keep a release trained for 4 bits; mixed "
+    "spends --target-gb where it measured that bits matter."
 )
 _ROUND_HELP = "With --recipe qat: round blocks that are not on the 4-bit lattice, instead of refusing them."
 _TARGET_HELP = "Size of the folder for --recipe mixed, in GB of 10^9 bytes."
