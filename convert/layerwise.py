@@ -2,7 +2,7 @@
 
 The layers are those of `gemma_mlx/model/`. What stays here is what goes into the first and comes out of the last one:
 token table, patch embedder, projections, the last norm. Everything is computed in float32, on every device: what one
-packed module changes is small, and would drown in the rounding of bfloat16.
+packed module changes is small, and bfloat16 would add its own rounding to it.
 """
 
 from __future__ import annotations

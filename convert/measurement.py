@@ -21,7 +21,7 @@ from gemma_mlx.errors import CheckpointError, UsageError
 from gemma_mlx.replace_file import replacing
 
 CANDIDATES = tuple(Packing(bits, group_size) for bits in (3, 4, 5, 6, 8) for group_size in (64, 32))
-"""What MLX's kernels take without another scale type. Two bits change so much that damages do not add up any more."""
+"""What there is to choose from for a module."""
 
 Progress = Callable[[int, int], None]
 

@@ -12,8 +12,9 @@ The 12B has 328 such modules in its layers and the token table, which is also th
 layers on average. That is the work of 168 passes of the model over the same tokens, 4 TFLOP a token, and 329 states of
 15 kB a token: 0.5 GB for 100 tokens. So one prompt at a time is measured, and each is kept as soon as it is done.
 
-KL is a mean over the answers' positions, in nats. Small changes add up, and KL grows with their square: so a sum of
-damages is a model's, and a module's at other bits is that at `MEASURED` times the ratio of squared errors.
+KL is a mean over the answers' positions, in nats. It is taken that small changes add up and that KL grows with their
+square: so a sum of damages is a model's, and a module's at other bits is that at `MEASURED` times the ratio of squared
+errors.
 """
 
 from __future__ import annotations
