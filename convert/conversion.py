@@ -114,7 +114,7 @@ def convert_source(
     bits_per_weight = 8 * tensor_bytes / sum(math.prod(job.tensor.shape) for job in jobs)
     repacking = count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)])
     look_at_lattice(source.tensors, recipe)
-    bytes_written = sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
+    bytes_written = _bytes_of(shards, text)
     with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
@@ -133,6 +133,17 @@ def convert_source(
         is_drafter=source.is_drafter,
         repacking=repacking,
     )
+
+
+def folder_bytes(source: Source, recipe: Recipe, shard_bytes: int = SHARD_BYTES) -> int:
+    """What `source` converted by `recipe` takes on disk."""
+    jobs = [job_of(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()]
+    shards = plan_shards([job.outputs for job in jobs], shard_bytes)
+    return _bytes_of(shards, text_side(source, recipe, shards))
+
+
+def _bytes_of(shards: list[Shard], text: Mapping[str, bytes]) -> int:
+    return sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
 
 
 def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping[str, bytes]) -> Identity:

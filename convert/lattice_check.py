@@ -30,8 +30,7 @@ def look_at_lattice(tensors: Mapping[str, SourceTensor], recipe: Recipe) -> None
     if recipe.packing is None or not first_of_kind:
         return
     if not recipe.packing.on_lattice:
-        tally = _first_look(tensors[next(iter(first_of_kind.values()))])
-        if tally.squared_sum and not tally.blocks_off_lattice:
+        if begins_on_lattice(tensors[next(iter(first_of_kind.values()))]):
             warnings.warn(
                 "the source was trained for 4 bits and lies on their lattice: --recipe qat keeps its numbers, "
                 f"--recipe {recipe.name} rounds them again",
@@ -40,6 +39,12 @@ def look_at_lattice(tensors: Mapping[str, SourceTensor], recipe: Recipe) -> None
             )
     elif not recipe.round_off_lattice:
         require_on_lattice({tensors[name].name: _first_look(tensors[name]) for name in first_of_kind.values()})
+
+
+def begins_on_lattice(tensor: SourceTensor) -> bool:
+    """Whether the first numbers of a matrix were trained for 4 bits."""
+    tally = _first_look(tensor)
+    return bool(tally.squared_sum) and not tally.blocks_off_lattice
 
 
 def _first_look(tensor: SourceTensor) -> Tally:

@@ -16,9 +16,9 @@ import numpy as np
 from mlx.utils import tree_map_with_path, tree_unflatten
 
 from gemma_mlx.checkpoint import TensorInfo, read_headers, require_tensors, with_whole
-from gemma_mlx.config import Config
+from gemma_mlx.config import Config, TextConfig
 from gemma_mlx.errors import CheckpointError
-from gemma_mlx.model.decoder import FullAttention
+from gemma_mlx.model.decoder import DecoderLayer, FullAttention
 from gemma_mlx.model.float32_scales import Float32ScalesEmbedding, Float32ScalesLinear
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.model.shared_rows import relayout
@@ -123,15 +123,27 @@ def check_finite(folder: Path, weights: dict[str, mx.array]) -> None:
 
 def _place(model: Gemma4, group: str, weights: dict[str, mx.array], config: Config) -> None:
     """Puts the tensors of one group into the model and evaluates them."""
-    text = config.text
     if group.startswith("language_model.layers."):
-        attention = model.language_model.layers[int(group.split(".")[2])].self_attn
-        if isinstance(attention, FullAttention):
-            prefix = f"{group}.self_attn."
-            own = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
-            order = relayout(own, text.num_attention_heads, text.global_head_dim, text.rotated_dims)
-            if order is not None:
-                attention.restore_output_order(order)
-            weights |= {prefix + name: array for name, array in own.items()}
+        layer = model.language_model.layers[int(group.split(".")[2])]
+        place_layer(layer, {name.removeprefix(f"{group}."): array for name, array in weights.items()}, config.text)
+        return
     model.update(tree_unflatten(list(weights.items())))
+    mx.eval(list(weights.values()))
+
+
+def place_layer(layer: DecoderLayer, weights: dict[str, mx.array], text: TextConfig) -> None:
+    """Puts the tensors of one layer into it and evaluates them.
+
+    `weights` are named as in the checkpoint, without the layer's prefix; those of a full layer come out in the order of
+    `shared_rows.py`. What is packed among them the layer holds packed already.
+    """
+    attention = layer.self_attn
+    if isinstance(attention, FullAttention):
+        prefix = "self_attn."
+        own = {name.removeprefix(prefix): array for name, array in weights.items() if name.startswith(prefix)}
+        order = relayout(own, text.num_attention_heads, text.global_head_dim, text.rotated_dims)
+        if order is not None:
+            attention.restore_output_order(order)
+        weights = weights | {prefix + name: array for name, array in own.items()}
+    layer.update(tree_unflatten(list(weights.items())))
     mx.eval(list(weights.values()))

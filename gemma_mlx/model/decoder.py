@@ -207,6 +207,12 @@ class Decoder(nn.Module):
 
         `images` are the (start, stop) positions of the images that lie in this chunk, whole.
         """
+        return self.norm(self.through_layers(x, caches, images, block_sizes))
+
+    def through_layers(
+        self, x: mx.array, caches: list[Cache], images: Sequence[tuple[int, int]], block_sizes: BlockSizes
+    ) -> mx.array:
+        """The same without the last norm."""
         offset, length = caches[0].offset, x.shape[1]
         sliding = sliding_blocks(offset, length, self._config.sliding_window, images, block_sizes.sliding_tokens)
         full = full_blocks(offset, length, block_sizes)
@@ -215,4 +221,4 @@ class Decoder(nn.Module):
             x = layer(x, cache, sliding if layer.is_sliding else full)
             if length > LAZY_TOKENS or (many_pairs and not layer.is_sliding):
                 mx.eval(x, cache.state())
-        return self.norm(x)
+        return x

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemma_mlx.terminal import options as flag
+from gemma_mlx.terminal.convert_mixed import MIXED, check_mixed_flags, measured_recipe
 from gemma_mlx.terminal.convert_source import opened
 from gemma_mlx.terminal.failures import exit_codes, one_line, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output, write_stdout
@@ -21,8 +22,14 @@ if TYPE_CHECKING:
 
 _SOURCE_HELP = "Folder of the downloaded model, or its name on Hugging Face, as google/gemma-4-12B-it[@REVISION]."
 _FUSE_HELP = "Make the LoRA or DoRA adapter in FOLDER part of the weights, in float32, before they are packed."
-_RECIPE_HELP = "Bits per weight: 4bit, 4bit-g32, 6bit, 8bit or bf16; qat or qat-f32 keep a release trained for 4 bits."
+_RECIPE_HELP = (
+    "Bits per weight: 4bit, 4bit-g32, 6bit, 8bit or bf16; qat or qat-f32 keep a release trained for 4 bits; mixed "
+    "spends --target-gb where it measured that bits matter."
+)
 _ROUND_HELP = "With --recipe qat: round blocks that are not on the 4-bit lattice, instead of refusing them."
+_TARGET_HELP = "Size of the folder for --recipe mixed, in GB of 10^9 bytes."
+_CALIBRATION_HELP = "For --recipe mixed: JSON Lines of text and answer, perhaps image and audio, to measure on."
+_SENSITIVITY_HELP = "For --recipe mixed: where its measurement is kept, and used again for another size."
 _REVISION_HELP = "Branch, tag or commit on Hugging Face."
 _LOW_DISK_HELP = "Convert as the bytes arrive from Hugging Face, without a copy of the source on this disk."
 _RESTART_HELP = "Throw away what an unfinished conversion of something else left for DESTINATION."
@@ -39,6 +46,17 @@ def convert(
     ] = None,
     low_disk: Annotated[bool, typer.Option("--low-disk", help=_LOW_DISK_HELP)] = False,
     restart: Annotated[bool, typer.Option("--restart", help=_RESTART_HELP)] = False,
+    target_gb: Annotated[float | None, typer.Option("--target-gb", metavar="GB", help=_TARGET_HELP)] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", metavar="FILE", help=_CALIBRATION_HELP, show_default="some of each kind"),
+    ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            "--sensitivity", metavar="FILE", help=_SENSITIVITY_HELP, show_default="DESTINATION.sensitivity.json"
+        ),
+    ] = None,
     as_json: flag.Json = False,
     quiet: flag.Quiet = False,
 ) -> None:
@@ -51,6 +69,7 @@ def convert(
     gemma-mlx convert google/gemma-4-12B-it gemma-4bit
     gemma-mlx convert google/gemma-4-12B-it-assistant gemma-4bit/drafter
     gemma-mlx convert ~/models/gemma-4-12B-it gemma-8bit --recipe 8bit
+    gemma-mlx convert ~/models/gemma-4-12B-it gemma-7.5 --recipe mixed --target-gb 7.5
     """
     with exit_codes(as_json):
         output = Output(quiet)
@@ -61,18 +80,21 @@ def convert(
         from convert.recipes import recipe_named
         from gemma_mlx.home import find_adapter
 
-        chosen = recipe_named(recipe, round_off_lattice=round_off_lattice)
+        check_mixed_flags(recipe, target_gb, calibration, sensitivity)
+        chosen = recipe_named("4bit" if recipe == MIXED else recipe, round_off_lattice=round_off_lattice)
         adapter = find_adapter(fuse) if fuse is not None else None
         refuse_existing(destination)
         bar = partial(_progress_bar, output)
         with (
             _saying_that_it_goes_on(destination, output),
             opened(source, revision, low_disk, destination, chosen, output, bar) as found,
-            bar("converting") as progress,
         ):
             if adapter is not None:
                 found = fused(found, adapter)
-            report = convert_source(found, destination, chosen, progress=progress, restart=restart)
+            if target_gb is not None:
+                chosen = measured_recipe(found, destination, target_gb, calibration, sensitivity, output)
+            with bar("converting") as progress:
+                report = convert_source(found, destination, chosen, progress=progress, restart=restart)
         output.note(summary(destination, report))
         if report.repacking is not None:
             output.note(str(report.repacking))

@@ -1,0 +1,76 @@
+"""The recipe mixed of `gemma-mlx convert`: its flags, and the measuring that comes before the packing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gemma_mlx.errors import UsageError
+from gemma_mlx.terminal.output import Output
+
+if TYPE_CHECKING:
+    from convert.calibration import Exchange
+    from convert.recipes import Recipe
+    from convert.source import Source
+
+MIXED = "mixed"
+
+
+def check_mixed_flags(recipe: str, target_gb: float | None, calibration: Path | None, sensitivity: Path | None) -> None:
+    """UsageError where the flags do not belong to the recipe, or it lacks its size."""
+    if recipe == MIXED:
+        if target_gb is None or not (math.isfinite(target_gb) and target_gb > 0):
+            raise UsageError("--recipe mixed fills a size: name it, as --recipe mixed --target-gb 7.5")
+        return
+    given = {"--target-gb": target_gb, "--calibration": calibration, "--sensitivity": sensitivity}
+    for flag, value in given.items():
+        if value is not None:
+            raise UsageError(f"{flag} has no effect with --recipe {recipe}; leave it out, or use --recipe mixed")
+
+
+def measured_recipe(
+    source: Source,
+    destination: Path,
+    target_gb: float,
+    calibration: Path | None,
+    sensitivity: Path | None,
+    output: Output,
+) -> Recipe:
+    """The recipe that fills `target_gb`, by what packing costs on the prompts in `calibration`."""
+    from convert.calibration import samples_of
+    from convert.measurement import measurement
+    from convert.mixed import default_file, mixed_recipe, refuse_unmeasurable
+    from gemma_mlx.config import read_config
+
+    refuse_unmeasurable(source)
+    config = read_config(source.folder)
+    samples = samples_of(source.folder, _exchanges(calibration, config.is_miniature))
+    file = sensitivity or default_file(destination)
+    tokens = sum(len(sample.prompt) + len(sample.answer_ids) for sample in samples)
+    output.note(
+        f"measuring what packing each module costs, on {len(samples)} prompts with {tokens:,} tokens; {file} keeps it, "
+        "prompt by prompt"
+    )
+
+    def progress(done: int, layers: int) -> None:
+        output.status(f"measuring: {done} of {layers} layers ...")
+
+    found = measurement(source.folder, config, source.identity, samples, file, progress)
+    output.clear_status()
+    return mixed_recipe(source, found, int(target_gb * 1e9))
+
+
+def _exchanges(calibration: Path | None, miniature: bool) -> list[Exchange]:
+    from convert.calibration import Exchange, default_exchanges
+
+    if calibration is None:
+        return default_exchanges(miniature=miniature)
+    from benchmarks.prompts import read_prompts
+
+    exchanges = []
+    for prompt in read_prompts(calibration):
+        if prompt.answer is None:
+            raise UsageError(f'{prompt.where} has no answer to judge by; write {{"text": "...", "answer": "..."}}')
+        exchanges.append(Exchange(prompt.messages, prompt.answer, prompt.where))
+    return exchanges
