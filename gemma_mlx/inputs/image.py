@@ -33,6 +33,7 @@ _RESCALE = np.float32(0.00392156862745098)  # processor_config.json: rescale_fac
 # Named, because Pillow's full list holds formats that start other programs (EPS runs Ghostscript).
 _FORMATS = ("PNG", "JPEG", "GIF", "PPM", "BMP", "WEBP", "TIFF", "ICO", "ICNS", "JPEG2000", "AVIF")
 _FORMATS_TO_PRINT = "PNG, JPEG, GIF, WebP, TIFF, BMP, AVIF"
+STILL_BRANDS = (b"heic", b"heix", b"mif1", b"avif")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 _FIRST_BYTES = 12
 
@@ -58,14 +59,20 @@ class ImagePatches:
 
 def prepare_image(image: ImageSource, max_soft_tokens: int = 280) -> ImagePatches:
     """`image` opened and cut into at most `max_soft_tokens` patches, in rows from the top left."""
-    upright = open_image(image)
+    return patches_of(open_image(image), max_soft_tokens)
+
+
+def patches_of(upright: Image.Image, max_soft_tokens: int, *, of_video: bool = False) -> ImagePatches:
+    """An upright RGB picture, or a frame `of_video`, cut into at most `max_soft_tokens` patches."""
     width_px, height_px = fitted_size(upright.width, upright.height, max_soft_tokens)
     pixels = resize_bicubic(np.asarray(upright), width_px, height_px)  # [height, width, 3]
     across, down = width_px // PATCH_SIDE_PX, height_px // PATCH_SIDE_PX
     grid = pixels.reshape(down, PATCH_SIDE_PX, across, PATCH_SIDE_PX, 3).swapaxes(1, 2)  # [down, across, 48, 48, 3]
     y, x = np.divmod(np.arange(down * across, dtype=np.int32), across)
+    levels = grid.reshape(down * across, PATCH_VALUES).astype(np.float32)  # [P, 6912]
     return ImagePatches(
-        patches=grid.reshape(down * across, PATCH_VALUES) * _RESCALE,  # [P, 6912]
+        # As the reference's two processors do: half of the 256 levels differ in the last bit.
+        patches=levels / np.float32(255) if of_video else levels * _RESCALE,
         positions=np.stack([x, y], axis=-1),  # [P, 2]
         width_px=upright.width,
         height_px=upright.height,

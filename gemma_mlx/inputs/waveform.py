@@ -13,6 +13,8 @@ from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
 from gemma_mlx.inputs.sound_stream import WaveformSource, open_sound
 
 SAMPLES_PER_FRAME = 640
+TRAINED_SOUND_S = 30
+"""The model was trained on clips up to this length (model card); longer ones are heard, but less well."""
 
 
 def read_waveform(source: WaveformSource) -> NDArray[np.float32]:
