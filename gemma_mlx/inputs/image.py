@@ -1,8 +1,9 @@
 """A picture on disk or in memory -> the 48 x 48 patches that the model's patch embedder takes.
 
-`open_image` gives the picture as a person sees it: turned upright by its EXIF orientation, the first frame, alpha laid
-over white, 16 bits scaled down to 8. Colour profiles are not applied, as in the reference processor. From there on
-sizes, pixels, patches and positions equal transformers' `Gemma4UnifiedImageProcessor`, bit for bit.
+`open_image` gives the picture as a person sees it: turned upright by its EXIF orientation (a HEIC by its own, of which
+EXIF is a copy), the first frame, alpha laid over white, 16 bits scaled down to 8. Colour profiles are not applied, as
+in the reference processor. From there on sizes, pixels, patches and positions equal those of transformers'
+`Gemma4UnifiedImageProcessor`, bit for bit.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ MAX_SIDE_PX = 65_535
 _RESCALE = np.float32(0.00392156862745098)  # processor_config.json: rescale_factor
 # Named, because Pillow's full list holds formats that start other programs (EPS runs Ghostscript).
 _FORMATS = ("PNG", "JPEG", "GIF", "PPM", "BMP", "WEBP", "TIFF", "ICO", "ICNS", "JPEG2000", "AVIF")
-_FORMATS_TO_PRINT = "PNG, JPEG, GIF, WebP, TIFF, BMP, AVIF"
-STILL_BRANDS = (b"heic", b"heix", b"mif1", b"avif")
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_FORMATS_TO_PRINT = "PNG, JPEG, HEIC, GIF, WebP, TIFF, BMP, AVIF"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+STILL_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
+"""Of files that begin like MPEG-4, these hold pictures."""
 _FIRST_BYTES = 12
 
 ImageSource = Path | str | bytes | BinaryIO | Image.Image
@@ -128,14 +130,18 @@ def _read(file: BinaryIO, name: str) -> Image.Image:
     start = file.read(_FIRST_BYTES)
     if not start:
         raise InputError(f"{name} is empty (0 bytes); attach a picture that has been written completely")
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        raise InputError(f"{name} is HEIC, which is not read here; convert it: sips -s format jpeg IN --out OUT.jpg")
+    formats: tuple[str, ...] = _FORMATS
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        formats = (*_FORMATS, "HEIF")
     file.seek(0)
     # Pillow warns on stderr about large pictures, for which the limit here stands, and about metadata it can skip.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=formats)
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} is too large ({error}); scale it down to {MAX_PIXELS:,} pixels") from error
         except Exception as error:
