@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gemma_mlx.errors import InputError
 from gemma_mlx.inputs.resize import resize_bicubic
@@ -38,6 +39,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 STILL_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
 """Of files that begin like MPEG-4, these hold pictures."""
 _FIRST_BYTES = 12
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
 
 ImageSource = Path | str | bytes | BinaryIO | Image.Image
 
@@ -149,7 +151,18 @@ def _read(file: BinaryIO, name: str) -> Image.Image:
                 f"{name} is not a picture that can be read ({_FORMATS_TO_PRINT}); convert it to PNG"
             ) from error
         with image:
+            if isinstance(image, TiffImageFile) and _is_preview(image):
+                raise InputError(
+                    f"{name} is a camera raw file, of which only the small preview could be read; export the picture: "
+                    "sips -s format jpeg IN --out OUT.jpg"
+                )
             return _decoded(image, name)
+
+
+def _is_preview(image: TiffImageFile) -> bool:
+    """Whether the first picture of a TIFF stands for a larger one, as in DNG, NEF and ARW."""
+    tags = image.tag_v2
+    return tags.get(_NEW_SUBFILE_TYPE) == 1 or _DNG_VERSION in tags
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:
