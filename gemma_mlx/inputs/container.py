@@ -56,8 +56,8 @@ def damage_in_one_line(name: str) -> Iterator[None]:
 def whole_packets(container: InputContainer, name: str) -> Iterator[Packet[Any]]:
     """Every packet in the order of the file. InputError at their end, where that comes before the promised one.
 
-    A container's duration is that of its longest stream, so all streams count. How long a stream's last packet lasts
-    is not always known: a cut shorter than the longest distance between two packets is not noticed.
+    A container's duration is that of its longest stream, so all streams count. Where packets do not say how long they
+    last, a cut shorter than the longest distance between two of them is not noticed.
     """
     first = last = gap = Fraction(0)
     begun, cut, counts = False, False, [0] * len(container.streams)
@@ -67,7 +67,8 @@ def whole_packets(container: InputContainer, name: str) -> Iterator[Packet[Any]]
             start = packet.pts * packet.time_base
             first, begun = min(first, start) if begun else start, True
             last = max(last, start + (packet.duration or 0) * packet.time_base)
-            gap = max(gap, abs(start - latest.get(packet.stream_index, start)))
+            if not packet.duration:
+                gap = max(gap, abs(start - latest.get(packet.stream_index, start)))
             latest[packet.stream_index] = start
         if packet.size:
             cut = packet.is_corrupt
