@@ -199,10 +199,11 @@ def write_noise(path: Path, form: str, codec: str, options: dict[str, str]) -> b
         (b"\xff\xd8\xff\xe0" + b"\0" * 5000, "not a sound that can be read"),
     ],
 )
-def test_what_is_no_sound_is_refused(data: bytes, claim: str, tmp_path: Path) -> None:
+def test_what_is_no_sound_is_refused(data: bytes, claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "memo.m4a"
     path.write_bytes(data)
     (tmp_path / "other.wav").write_bytes(wav(tone(1, 16_000), 16_000))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=claim) as raised:
         read_waveform(path)
     assert "\n" not in str(raised.value)

@@ -205,10 +205,13 @@ def test_stamp_counts_minutes_on(seconds: float, text: str) -> None:
         (b"\0\0\0\x20ftypisom\0\0\0\0", r"clip\.mp4 ends early: its table of contents is missing"),
     ],
 )
-def test_what_is_no_video_is_refused_by_name(data: bytes, claim: str, tmp_path: Path) -> None:
+def test_what_is_no_video_is_refused_by_name(
+    data: bytes, claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
     (tmp_path / "other.mp4").write_bytes(clip(numbered(2)))
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=claim) as raised:
         prepare_video(path, name=path.name)
     assert_one_line(raised.value)
