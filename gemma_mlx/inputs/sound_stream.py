@@ -7,21 +7,20 @@ out of a pipe is first copied to a temporary file, for most formats cannot be re
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from io import BytesIO, FileIO
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gemma_mlx.errors import InputError
 from gemma_mlx.inputs.container import damage_in_one_line, open_container, whole_packets
+from gemma_mlx.inputs.seekable import seekable_file
 from gemma_mlx.inputs.sound_headers import FIRST_BYTES, refuse_cut
 
 if TYPE_CHECKING:
@@ -75,16 +74,6 @@ def open_sound(source: WaveformSource) -> Iterator[SoundStream]:
         yield SoundStream(_at_16_khz(decoded, name), decoded.duration_s)
 
 
-class _Bytes(BytesIO):
-    """A damaged header sends libsndfile before the start; it notices, where an exception would be printed."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return self.tell()
-
-
 @contextmanager
 def _of_file(source: Path | str | bytes | BinaryIO, name: str) -> Iterator[_Decoded]:
     with seekable_file(source, "sound") as file:
@@ -98,47 +87,6 @@ def _of_file(source: Path | str | bytes | BinaryIO, name: str) -> Iterator[_Deco
                 return
         with _of_ffmpeg(file, name) as decoded:
             yield decoded
-
-
-@contextmanager
-def seekable_file(source: Path | str | bytes | BinaryIO, kind: str) -> Iterator[BinaryIO]:
-    """`source`, a `kind` of file, opened for reading at any place; of a pipe, a copy that goes when it is closed.
-
-    InputError where it cannot be opened or copied.
-    """
-    if isinstance(source, bytes):
-        yield cast("BinaryIO", _Bytes(source))
-    elif not isinstance(source, (str, Path)):
-        with _copied(source, kind) as copy:
-            yield copy
-    else:
-        with _opened(Path(source), kind) as file:
-            if file.seekable():
-                yield cast("BinaryIO", file)
-            else:
-                with _copied(cast("BinaryIO", file), kind) as copy:
-                    yield copy
-
-
-def _opened(path: Path, kind: str) -> FileIO:
-    try:
-        return path.open("rb", buffering=0)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"cannot open the {kind} {path}: {reason}; check the path") from error
-
-
-@contextmanager
-def _copied(source: BinaryIO, kind: str) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile(buffering=0) as copy:
-        try:
-            shutil.copyfileobj(source, copy)
-        except OSError as error:
-            raise InputError(
-                f"cannot copy the {kind} to {tempfile.gettempdir()} to read it ({error.strerror}); make room there"
-            ) from error
-        copy.seek(0)
-        yield cast("BinaryIO", copy)
 
 
 @contextmanager

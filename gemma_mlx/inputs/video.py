@@ -28,7 +28,7 @@ from PIL import Image
 from gemma_mlx.errors import InputError
 from gemma_mlx.inputs.container import damage_in_one_line, open_container, whole_packets
 from gemma_mlx.inputs.image import MAX_PIXELS, STILL_BRANDS, ImagePatches, open_image, patches_of
-from gemma_mlx.inputs.sound_stream import seekable_file
+from gemma_mlx.inputs.seekable import seekable_file
 
 if TYPE_CHECKING:
     from av import VideoFrame, VideoStream
