@@ -28,7 +28,7 @@ def refuse_unmeasurable(source: Source) -> None:
         raise UsageError("a drafter's errors cost time and never a word: convert it with --recipe 4bit")
     if source.adapter is not None:
         raise UsageError(
-            "--recipe mixed measures the source as it lies on the disk: fuse the adapter with --recipe bf16 first, then "
+            "--recipe mixed measures the source as it lies on the disk: fuse the adapter with --recipe bf16 first, and "
             "convert that folder"
         )
     if any(isinstance(tensor, PackedTensor) for tensor in source.tensors.values()):

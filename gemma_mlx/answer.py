@@ -51,6 +51,7 @@ class Reply:
     reused_tokens: int
     image_tokens: int
     audio_tokens: int
+    video_tokens: int
     generated_tokens: int
     drafted_tokens: int
     accepted_tokens: int
@@ -159,6 +160,7 @@ class Answer:
             reused_tokens=self._reused_tokens,
             image_tokens=self.prompt.image_tokens,
             audio_tokens=self.prompt.audio_tokens,
+            video_tokens=self.prompt.video_tokens,
             generated_tokens=len(steps),
             drafted_tokens=tally.drafted_tokens,
             accepted_tokens=tally.accepted_tokens,

@@ -6,7 +6,7 @@
     reply = gemma.reply([{"role": "user", "content": "Hello"}])
     print(reply.text)
 
-A message is what chat APIs take: a role, and a string or a list of parts (`gemma_mlx.inputs.prompt`).
+A message is what chat APIs take: a role, and a string or a list of parts (`gemma_mlx.inputs.parts`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from gemma_mlx.generation_config import read_generation_config
 from gemma_mlx.home import find_adapter, find_model
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.inputs.media import MEDIA_TYPES
+from gemma_mlx.inputs.parts import with_sound_tracks
 from gemma_mlx.inputs.prompt import PromptBuilder
 from gemma_mlx.machine import Machine, this_machine
 from gemma_mlx.memory import Plan, Planner, stored_numbers, weights_bytes
@@ -230,7 +231,7 @@ class Gemma:
                 mx.clear_cache()
 
     def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
-        """`messages` with each picture and sound read and prepared, so that later turns need not do it again.
+        """`messages` with each picture, sound and video read and prepared, so that later turns need not do it again.
 
         `detail` is the most soft tokens that a picture may take: 70, 140, 280, 560 or 1120.
         """
@@ -240,7 +241,7 @@ class Gemma:
                 raise InputError(f"a message is {type(message).__name__}, not an object with role and content")
             content = message.get("content")
             if isinstance(content, Sequence) and not isinstance(content, str):
-                content = [self._prepare_part(part, detail) for part in content]
+                content = [self._prepare_part(part, detail) for part in with_sound_tracks(content)]
             prepared.append({**message, "content": content})
         return prepared
 

@@ -1,4 +1,4 @@
-"""The pictures and sounds of a prompt as rows of embeddings, made when prefill comes to them."""
+"""The pictures, sounds and frames of a prompt as rows of embeddings, made when prefill comes to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def soft_tokens(model: Gemma4, spans: Sequence[MediaSpan]) -> list[SoftTokens]:
         SoftTokens(
             start=span.start,
             stop=span.start + span.length,
-            is_image=span.kind == "image",
+            is_image=span.kind != "audio",
             digest=span.digest,
             rows=partial(_embed, model, span),
         )
@@ -29,7 +29,7 @@ def soft_tokens(model: Gemma4, spans: Sequence[MediaSpan]) -> list[SoftTokens]:
 
 
 def _embed(model: Gemma4, span: MediaSpan, first: int, last: int) -> mx.array:
-    """Rows `first:last` of a picture or sound, [last - first, D]."""
+    """Rows `first:last` of a picture, sound or frame, [last - first, D]."""
     media = span.media
     if isinstance(media, ImagePatches):
         parts = []

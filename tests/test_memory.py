@@ -22,6 +22,7 @@ from gemma_mlx.decoding.session import Session
 from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.home import miniature_folder
 from gemma_mlx.inputs.image import ImagePatches
+from gemma_mlx.inputs.media import MediaKind
 from gemma_mlx.inputs.prompt import MediaSpan
 from gemma_mlx.machine import Machine, mac
 from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, Planner, stored_numbers
@@ -190,10 +191,14 @@ def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recip
     assert gemma.plan.weights_bytes == pytest.approx(loaded_bytes, rel=0.002)
 
 
-def picture(start: int, tokens: int = 1120) -> MediaSpan:
-    """A picture of `tokens` soft tokens at position `start`, by default of the most."""
+def picture(start: int, tokens: int = 1120, kind: MediaKind = "image") -> MediaSpan:
+    """A picture or frame of `tokens` soft tokens at position `start`, by default of the most."""
     patches, positions = np.zeros((tokens, 6912), dtype=np.float32), np.zeros((tokens, 2), dtype=np.int32)
-    return MediaSpan("image", start, tokens, ImagePatches(patches, positions, 48, 48, 48, 48), "digest", "label")
+    return MediaSpan(kind, start, tokens, ImagePatches(patches, positions, 48, 48, 48, 48), f"digest {start}")
+
+
+LARGEST_PICTURE = [picture(1200)]
+VIDEO = [picture(20 + 78 * index, 70, "video") for index in range(32)]
 
 
 def test_embedding_a_picture_is_as_counted_by_hand() -> None:
@@ -224,15 +229,16 @@ def test_embedding_a_picture_takes_what_is_planned(dtype: mx.Dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kv_bits", "pictures"),
+    ("dtype", "kv_bits", "spans"),
     [
         (mx.float32, None, []),
-        (mx.float32, None, [1200]),
-        (mx.float32, 8, [1200]),
+        (mx.float32, None, LARGEST_PICTURE),
+        (mx.float32, 8, LARGEST_PICTURE),
+        (mx.float32, None, VIDEO),
         (mx.bfloat16, None, []),
     ],
 )
-def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None, pictures: list[int]) -> None:
+def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None, spans: list[MediaSpan]) -> None:
     gemma = load(miniature_folder(), context_tokens=2600, dtype=dtype, kv_bits=kv_bits)
     plan = gemma.plan
     gc.collect()
@@ -241,13 +247,13 @@ def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None,
     mx.reset_peak_memory()
     session = gemma.session()
     ids = [7] * (plan.context_tokens - 2)
-    media = soft_tokens(gemma.model, [picture(start) for start in pictures])
+    media = soft_tokens(gemma.model, spans)
     session.prefill(ids, media, stable_tokens=len(ids) - 3)
     mx.eval(gemma.model.logits(gemma.model(gemma.model.embed_tokens(mx.array([[7]])), session.caches)))
     peak_bytes = mx.get_peak_memory() - before_bytes
     assert session.nbytes <= plan.full_cache_bytes + plan.sliding_cache_bytes + plan.snapshot_bytes
     assert peak_bytes <= plan.total_bytes
-    if pictures:  # in a model so small, the largest picture is most of the plan
+    if spans is LARGEST_PICTURE:  # in a model so small, the largest picture is most of the plan
         assert plan.total_bytes <= 1.7 * peak_bytes
 
 

@@ -1,8 +1,9 @@
 """A picture on disk or in memory -> the 48 x 48 patches that the model's patch embedder takes.
 
-`open_image` gives the picture as a person sees it: turned upright by its EXIF orientation, the first frame, alpha laid
-over white, 16 bits scaled down to 8. Colour profiles are not applied, as in the reference processor. From there on
-sizes, pixels, patches and positions equal transformers' `Gemma4UnifiedImageProcessor`, bit for bit.
+`open_image` gives the picture as a person sees it: turned upright by its EXIF orientation (a HEIC by its own, of which
+EXIF is a copy), the first frame, alpha laid over white, 16 bits scaled down to 8. Colour profiles are not applied, as
+in the reference processor. From there on sizes, pixels, patches and positions equal those of transformers'
+`Gemma4UnifiedImageProcessor`, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gemma_mlx.errors import InputError
 from gemma_mlx.inputs.resize import resize_bicubic
@@ -32,9 +34,12 @@ MAX_SIDE_PX = 65_535
 _RESCALE = np.float32(0.00392156862745098)  # processor_config.json: rescale_factor
 # Named, because Pillow's full list holds formats that start other programs (EPS runs Ghostscript).
 _FORMATS = ("PNG", "JPEG", "GIF", "PPM", "BMP", "WEBP", "TIFF", "ICO", "ICNS", "JPEG2000", "AVIF")
-_FORMATS_TO_PRINT = "PNG, JPEG, GIF, WebP, TIFF, BMP, AVIF"
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+_FORMATS_TO_PRINT = "PNG, JPEG, HEIC, GIF, WebP, TIFF, BMP, AVIF"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+STILL_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
+"""Of files that begin like MPEG-4, these hold pictures."""
 _FIRST_BYTES = 12
+_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
 
 ImageSource = Path | str | bytes | BinaryIO | Image.Image
 
@@ -58,14 +63,20 @@ class ImagePatches:
 
 def prepare_image(image: ImageSource, max_soft_tokens: int = 280) -> ImagePatches:
     """`image` opened and cut into at most `max_soft_tokens` patches, in rows from the top left."""
-    upright = open_image(image)
+    return patches_of(open_image(image), max_soft_tokens)
+
+
+def patches_of(upright: Image.Image, max_soft_tokens: int, *, of_video: bool = False) -> ImagePatches:
+    """An upright RGB picture, or a frame `of_video`, cut into at most `max_soft_tokens` patches."""
     width_px, height_px = fitted_size(upright.width, upright.height, max_soft_tokens)
     pixels = resize_bicubic(np.asarray(upright), width_px, height_px)  # [height, width, 3]
     across, down = width_px // PATCH_SIDE_PX, height_px // PATCH_SIDE_PX
     grid = pixels.reshape(down, PATCH_SIDE_PX, across, PATCH_SIDE_PX, 3).swapaxes(1, 2)  # [down, across, 48, 48, 3]
     y, x = np.divmod(np.arange(down * across, dtype=np.int32), across)
+    levels = grid.reshape(down * across, PATCH_VALUES).astype(np.float32)  # [P, 6912]
     return ImagePatches(
-        patches=grid.reshape(down * across, PATCH_VALUES) * _RESCALE,  # [P, 6912]
+        # As the reference's two processors do: half of the 256 levels differ in the last bit.
+        patches=levels / np.float32(255) if of_video else levels * _RESCALE,
         positions=np.stack([x, y], axis=-1),  # [P, 2]
         width_px=upright.width,
         height_px=upright.height,
@@ -121,14 +132,18 @@ def _read(file: BinaryIO, name: str) -> Image.Image:
     start = file.read(_FIRST_BYTES)
     if not start:
         raise InputError(f"{name} is empty (0 bytes); attach a picture that has been written completely")
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        raise InputError(f"{name} is HEIC, which is not read here; convert it: sips -s format jpeg IN --out OUT.jpg")
+    formats: tuple[str, ...] = _FORMATS
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        formats = (*_FORMATS, "HEIF")
     file.seek(0)
     # Pillow warns on stderr about large pictures, for which the limit here stands, and about metadata it can skip.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=formats)
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} is too large ({error}); scale it down to {MAX_PIXELS:,} pixels") from error
         except Exception as error:
@@ -136,7 +151,18 @@ def _read(file: BinaryIO, name: str) -> Image.Image:
                 f"{name} is not a picture that can be read ({_FORMATS_TO_PRINT}); convert it to PNG"
             ) from error
         with image:
+            if isinstance(image, TiffImageFile) and _is_preview(image):
+                raise InputError(
+                    f"{name} is a camera raw file, of which only the small preview could be read; export the picture: "
+                    "sips -s format jpeg IN --out OUT.jpg"
+                )
             return _decoded(image, name)
+
+
+def _is_preview(image: TiffImageFile) -> bool:
+    """Whether the first picture of a TIFF stands for a larger one, as in DNG, NEF and ARW."""
+    tags = image.tag_v2
+    return tags.get(_NEW_SUBFILE_TYPE) == 1 or _DNG_VERSION in tags
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:

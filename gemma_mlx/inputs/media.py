@@ -1,4 +1,4 @@
-"""One picture or sound of a message -> what the model takes of it, with what a person is told about it."""
+"""One picture, sound or video of a message -> what the model takes of it, with what a person is told about it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,28 @@ from numpy.typing import NDArray
 
 from gemma_mlx.errors import InputError
 from gemma_mlx.inputs.image import ImagePatches, prepare_image
-from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ, frames, read_waveform
+from gemma_mlx.inputs.video import MAX_FRAME_TOKENS, Video, prepare_video
+from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ, TRAINED_SOUND_S, frames, read_waveform
 
-MEDIA_TYPES = {"image": "image", "image_url": "image", "audio": "audio", "input_audio": "audio"}
+MediaKind = Literal["image", "audio", "video"]
+MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "audio", "video")
+MEDIA_TYPES: dict[str, MediaKind] = {
+    "image": "image",
+    "image_url": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+}
 """Type of a message part -> the kind of placeholder that the chat template writes for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Media:
-    """A prepared picture or sound. In a part, in place of the path, it spares preparing it again in each turn."""
+    """A prepared picture, sound or video. In a part, in place of the path, it spares preparing it in each turn."""
 
-    kind: Literal["image", "audio"]
-    data: ImagePatches | NDArray[np.float32]
-    """The patches of a picture, or the frames [F, 640] of a sound."""
+    kind: MediaKind
+    data: ImagePatches | NDArray[np.float32] | Video
+    """The patches of a picture, the frames [F, 640] of a sound, or the pictures of a video."""
     label: str
     """For a person: "photo.jpg 1024x768 -> 266 tokens". Holds the file's name as it is, control bytes included."""
     digest: str
@@ -36,11 +45,20 @@ class Media:
 
     @property
     def soft_tokens(self) -> int:
-        return self.data.soft_tokens if isinstance(self.data, ImagePatches) else len(self.data)
+        return len(self.data) if isinstance(self.data, np.ndarray) else self.data.soft_tokens
+
+    def pieces(self) -> list[tuple[ImagePatches | NDArray[np.float32], str]]:
+        """What stands behind one placeholder each, with its digest: the whole, but of a video each frame."""
+        if isinstance(self.data, Video):
+            return [(frame, f"{self.digest}:{index}") for index, frame in enumerate(self.data.frames)]
+        return [(self.data, self.digest)]
 
 
-def prepare_media(part: Mapping[str, Any], max_soft_tokens: int) -> Media:
-    """The picture or sound of `part`, whose type is in `MEDIA_TYPES`. InputError where it cannot be read."""
+def prepare_media(part: Mapping[str, Any], max_soft_tokens: int, max_frame_tokens: int = MAX_FRAME_TOKENS) -> Media:
+    """The picture, sound or video of `part`, whose type is in `MEDIA_TYPES`. InputError where it cannot be read.
+
+    A picture takes at most `max_soft_tokens`, each frame of a video at most `max_frame_tokens`.
+    """
     kind, source = MEDIA_TYPES[part["type"]], _source(part)
     if isinstance(source, Media):
         if source.kind != kind:
@@ -49,6 +67,8 @@ def prepare_media(part: Mapping[str, Any], max_soft_tokens: int) -> Media:
     name = source.name if isinstance(source, Path) else ""
     if kind == "image":
         return _image(source, name or "picture", max_soft_tokens)
+    if kind == "video":
+        return _video(source, name or "video", part.get("frames"), max_frame_tokens)
     return _audio(source, name or "sound")
 
 
@@ -61,8 +81,21 @@ def _image(source: Any, name: str, max_soft_tokens: int) -> Media:
 def _audio(source: Any, name: str) -> Media:
     waveform = read_waveform(source)
     sound = frames(waveform)
-    label = f"{name} {len(waveform) / SAMPLE_RATE_HZ:.1f} s -> {len(sound)} tokens"
+    length_s = len(waveform) / SAMPLE_RATE_HZ
+    long = f", longer than the {TRAINED_SOUND_S} s that the model was trained on" if length_s > TRAINED_SOUND_S else ""
+    label = f"{name} {length_s:.1f} s{long} -> {len(sound)} tokens"
     return Media("audio", sound, label, _digest("audio", sound))
+
+
+def _video(source: Any, name: str, frames: int | None, max_frame_tokens: int) -> Media:
+    video = prepare_video(source, frames, max_frame_tokens, name)
+    count, first = len(video.frames), video.frames[0]
+    sampled = f"{count} of {video.frames_in_file:,} frames, one every {video.duration_s / count:.2f} s"
+    label = (
+        f"{name} {first.width_px}x{first.height_px} {video.duration_s:.1f} s, {sampled} -> {video.soft_tokens:,} tokens"
+    )
+    arrays = [array for frame in video.frames for array in (frame.patches, frame.positions)]
+    return Media("video", video, label, _digest(" ".join(["video", *video.stamps]), *arrays))
 
 
 def _digest(kind: str, *arrays: NDArray[Any]) -> str:

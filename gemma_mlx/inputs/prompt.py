@@ -5,85 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypedDict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gemma_mlx.config import read_json
 from gemma_mlx.errors import CheckpointError, InputError
 from gemma_mlx.inputs.chat_format import ChatFormat
 from gemma_mlx.inputs.image import BUDGETS, PATCH_SIDE_PX, ImagePatches
-from gemma_mlx.inputs.media import MEDIA_TYPES, Media, prepare_media
+from gemma_mlx.inputs.media import MEDIA_KINDS, MEDIA_TYPES, Media, MediaKind, prepare_media
+from gemma_mlx.inputs.parts import ROLES, ROLES_WITH_MEDIA, why_refused, with_sound_tracks
 from gemma_mlx.inputs.tokenizer import Tokenizer
+from gemma_mlx.inputs.video import MAX_FRAME_TOKENS, Video
 from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_ROLES_WITH_MEDIA = ("user", "tool")
-
-
-class TextPart(TypedDict):
-    type: Literal["text"]
-    text: str
-
-
-class ImagePart(TypedDict):
-    type: Literal["image"]
-    image: Path | str | bytes | BinaryIO | Image.Image | Media
-
-
-class ImageUrl(TypedDict):
-    url: str  # data:, file: or a path; http and https are refused
-
-
-class ImageUrlPart(TypedDict):
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class AudioPart(TypedDict):
-    type: Literal["audio"]
-    audio: Path | str | bytes | BinaryIO | tuple[NDArray[Any], int] | Media
-
-
-class InputAudio(TypedDict, total=False):
-    data: str  # base64
-    format: str  # not needed: the data says itself what it is
-
-
-class InputAudioPart(TypedDict):
-    type: Literal["input_audio"]
-    input_audio: InputAudio
-
-
-Part = TextPart | ImagePart | ImageUrlPart | AudioPart | InputAudioPart
-
-
-class _MessageFields(TypedDict):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-
-
-class Message(_MessageFields, total=False):
-    """One message. Keys beyond these reach the chat template as they are."""
-
-    content: str | Sequence[Part] | None
-    reasoning: str
-    tool_calls: Sequence[Mapping[str, Any]]
-    tool_call_id: str
-    name: str
 
 
 @dataclass(frozen=True, eq=False)
 class MediaSpan:
-    """Where the rows of one picture or sound go: `ids[start : start + length]` are its soft tokens."""
+    """Where the rows of a picture, a sound or a frame of a video go: `ids[start : start + length]`, its soft tokens."""
 
-    kind: Literal["image", "audio"]
+    kind: MediaKind
     start: int
     length: int
     media: ImagePatches | NDArray[np.float32]
     digest: str
-    label: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +38,26 @@ class Prompt:
 
     ids: tuple[int, ...]
     spans: tuple[MediaSpan, ...] = ()
+    labels: tuple[str, ...] = ()
+    """For a person, of each picture, sound and video."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def image_tokens(self) -> int:
-        return sum(span.length for span in self.spans if span.kind == "image")
+        return self._soft_tokens("image")
 
     @property
     def audio_tokens(self) -> int:
-        return sum(span.length for span in self.spans if span.kind == "audio")
+        return self._soft_tokens("audio")
+
+    @property
+    def video_tokens(self) -> int:
+        return self._soft_tokens("video")
+
+    def _soft_tokens(self, kind: str) -> int:
+        return sum(span.length for span in self.spans if span.kind == kind)
 
 
 class PromptBuilder:
@@ -119,8 +74,8 @@ class PromptBuilder:
         return cls(Tokenizer(folder), ChatFormat.from_folder(folder), image_budget(folder / "processor_config.json"))
 
     def prepare(self, part: Mapping[str, Any], max_soft_tokens: int | None = None) -> Media:
-        """The picture or sound of `part`, to stand in the part in place of its file, for use in many turns."""
-        return prepare_media(part, self._budget(max_soft_tokens))
+        """The picture, sound or video of `part`, to stand in the part in place of its file, for use in many turns."""
+        return prepare_media(part, self._budget(max_soft_tokens), max_soft_tokens or MAX_FRAME_TOKENS)
 
     def build(
         self,
@@ -132,7 +87,7 @@ class PromptBuilder:
         add_generation_prompt: bool = True,
         preserve_thinking: bool = False,
     ) -> Prompt:
-        """The prompt for `messages`. `max_soft_tokens` is the budget of each picture not yet prepared.
+        """The prompt for `messages`. `max_soft_tokens` is the budget of each picture or frame not yet prepared.
 
         Special tokens come from the template alone: text that spells one, be it a message's, a tool's or a model's,
         stays text, but for the thinking channel in past answers, which the template strips. InputError for anything
@@ -142,8 +97,7 @@ class PromptBuilder:
         if not messages:
             raise InputError("there are no messages; send at least one from the user")
         media: list[Media] = []
-        budget = self._budget(max_soft_tokens)
-        plain = [self._plain_message(message, media, budget) for message in messages]
+        plain = [self._plain_message(message, media, max_soft_tokens) for message in messages]
         text = self.chat_format.render(
             plain,
             thinking=thinking,
@@ -151,7 +105,7 @@ class PromptBuilder:
             add_generation_prompt=add_generation_prompt,
             preserve_thinking=preserve_thinking,
         )
-        return self._expanded(self.tokenizer.encode(text), media)
+        return self._expanded(self.tokenizer.encode(self._with_frames(text, media)), media)
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """The ids of `answer` as the model would give it behind a prompt, with the end of its turn."""
@@ -160,7 +114,9 @@ class PromptBuilder:
     def _budget(self, asked: int | None) -> int:
         return self.max_soft_tokens if asked is None else asked
 
-    def _plain_message(self, message: Mapping[str, Any], media: list[Media], budget: int) -> dict[str, Any]:
+    def _plain_message(
+        self, message: Mapping[str, Any], media: list[Media], max_soft_tokens: int | None
+    ) -> dict[str, Any]:
         """`message` in plain JSON values with guarded text, for the template; its media are added to `media`."""
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
@@ -171,15 +127,15 @@ class PromptBuilder:
         if not isinstance(content, Sequence) or isinstance(content, bytes):
             raise InputError(f"the content of a message is {type(content).__name__}; pass a string or a list of parts")
         parts = []
-        for part in content:
+        for part in with_sound_tracks(content):
             part_type = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             if part_type == "text" and isinstance(part.get("text"), str):
                 parts.append({"type": "text", "text": self._guarded(part["text"], role)})
-            elif part_type in MEDIA_TYPES and role in _ROLES_WITH_MEDIA:
-                media.append(prepare_media(part, budget))
+            elif part_type in MEDIA_TYPES and role in ROLES_WITH_MEDIA:
+                media.append(self.prepare(part, max_soft_tokens))
                 parts.append({"type": MEDIA_TYPES[part_type]})
             else:
-                raise InputError(_why_refused(part_type, role))
+                raise InputError(why_refused(part_type, role))
         return {"role": role, "content": parts, **rest}
 
     def _guarded(self, text: str, role: str) -> str:
@@ -196,21 +152,32 @@ class PromptBuilder:
             return [self._plain(item) for item in value]
         raise InputError(f"a message or tool holds a {type(value).__name__}, which JSON has not; convert it to text")
 
+    def _with_frames(self, text: str, media: Sequence[Media]) -> str:
+        """`text` with a placeholder for each frame of a video: "00:00 <|video|> 00:01 <|video|>".
+
+        It is done in the text, as the reference does it: the times may share a token with what stands around them.
+        """
+        placeholder = self.tokenizer.video_string
+        first, *rest = text.split(placeholder)
+        videos = [item.data for item in media if isinstance(item.data, Video)]
+        _check_placeholders("video", len(rest), len(videos))
+        written = [" ".join(f"{stamp} {placeholder}" for stamp in video.stamps) for video in videos]
+        return first + "".join(frames + after for frames, after in zip(written, rest, strict=True))
+
     def _expanded(self, ids: Sequence[int], media: Sequence[Media]) -> Prompt:
-        """Each placeholder as open, one soft token per row of its medium, close."""
+        """Each placeholder as open, one soft token per row of its picture, sound or frame, close."""
         special = self.tokenizer.special
-        around = {
+        around: dict[int, tuple[MediaKind, int, int]] = {
             special.image: ("image", special.image_open, special.image_close),
             special.audio: ("audio", special.audio_open, special.audio_close),
+            special.video: ("video", special.image_open, special.image_close),
+        }
+        waiting = {
+            kind: [piece for item in media if item.kind == kind for piece in item.pieces()] for kind in MEDIA_KINDS
         }
         for placeholder, (kind, _, _) in around.items():
-            written, attached = ids.count(placeholder), sum(item.kind == kind for item in media)
-            if written != attached:
-                raise InputError(
-                    f"the chat template wrote {written} {kind} placeholders for {attached} attached; "
-                    f"use the checkpoint's own template, and put media into messages that it shows"
-                )
-        waiting = {kind: iter([item for item in media if item.kind == kind]) for kind in ("image", "audio")}
+            _check_placeholders(kind, ids.count(placeholder), len(waiting[kind]))
+        following = {kind: iter(pieces) for kind, pieces in waiting.items()}
         expanded: list[int] = []
         spans: list[MediaSpan] = []
         for index in ids:
@@ -218,22 +185,21 @@ class PromptBuilder:
                 expanded.append(index)
                 continue
             kind, opening, closing = around[index]
-            item = next(waiting[kind])
+            rows, digest = next(following[kind])
+            length = rows.soft_tokens if isinstance(rows, ImagePatches) else len(rows)
             expanded.append(opening)
-            spans.append(MediaSpan(item.kind, len(expanded), item.soft_tokens, item.data, item.digest, item.label))
-            expanded.extend([index] * item.soft_tokens)
+            spans.append(MediaSpan(kind, len(expanded), length, rows, digest))
+            expanded.extend([index] * length)
             expanded.append(closing)
-        return Prompt(tuple(expanded), tuple(spans))
+        return Prompt(tuple(expanded), tuple(spans), tuple(item.label for item in media))
 
 
-def _why_refused(part_type: object, role: str) -> str:
-    if part_type in MEDIA_TYPES:
-        return f"a message of role {role!r} holds a part of type {part_type!r}; attach media to a user message"
-    if part_type in ("video", "video_url"):
-        return "video is not read by this version; extract frames and attach them as images"
-    if part_type == "text":
-        return "a text part holds no string under 'text'; put the text there"
-    return f"a message part has the type {part_type!r}; use one of text, {', '.join(MEDIA_TYPES)}"
+def _check_placeholders(kind: str, written: int, attached: int) -> None:
+    if written != attached:
+        raise InputError(
+            f"the chat template wrote {written} {kind} placeholders for {attached} attached; "
+            f"use the checkpoint's own template, and put media into messages that it shows"
+        )
 
 
 def image_budget(path: Path) -> int:

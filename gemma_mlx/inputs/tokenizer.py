@@ -40,6 +40,7 @@ _NAMES = {
     "audio": ("audio_token", "<|audio|>"),
     "audio_open": ("boa_token", "<|audio>"),
     "audio_close": ("eoa_token", "<audio|>"),
+    "video": ("video_token", "<|video|>"),
 }
 
 
@@ -61,6 +62,7 @@ class SpecialIds:
     audio: int  # 258881
     audio_open: int  # 256000
     audio_close: int  # 258883
+    video: int  # 258884, one per soft token of a frame, between open and close of an image
 
 
 class Tokenizer:
@@ -92,6 +94,7 @@ class Tokenizer:
             **{field: self.token_id(strings.get(name, released)) for field, (name, released) in _NAMES.items()}
         )
         self.channel_strings = tuple(strings.get(*_NAMES[field]) for field in ("channel_open", "channel_close"))
+        self.video_string = strings.get(*_NAMES["video"])
         self._silent_ids = frozenset(self._special_ids.values())
         spelled = (self._vocabulary.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
         self._byte_ids = frozenset(index for index in spelled if index is not None)

@@ -1,4 +1,4 @@
-"""One picture -> one text about it."""
+"""One picture or video -> one text about it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from typing import Any
 
 from gemma_mlx.answer import Reply
 from gemma_mlx.gemma import Gemma
+from gemma_mlx.inputs.media import Media
+from gemma_mlx.inputs.video import is_video
 from gemma_mlx.tasks.message import Source, user_message
 
 PROMPT = "Describe this image in one sentence."
+VIDEO_PROMPT = "Describe this video in one sentence."
 
 
-def caption(gemma: Gemma, image: Source, prompt: str = PROMPT, **options: Any) -> Reply:
-    """The answer to `prompt` about `image`; `options` are those of `Gemma.stream`. InputError for no picture."""
-    return gemma.reply([user_message(prompt, [image])], **options)
+def caption(gemma: Gemma, source: Source, prompt: str | None = None, **options: Any) -> Reply:
+    """The answer to `prompt` about a picture or video; `options` are those of `Gemma.stream`.
+
+    InputError for what is neither.
+    """
+    if source.kind == "video" if isinstance(source, Media) else is_video(source):
+        return gemma.reply([user_message(prompt or VIDEO_PROMPT, videos=[source])], **options)
+    return gemma.reply([user_message(prompt or PROMPT, [source])], **options)

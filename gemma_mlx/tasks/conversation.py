@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.speculate import DraftMode
 from gemma_mlx.gemma import MAX_TOKENS, Gemma
-from gemma_mlx.inputs.media import Media
+from gemma_mlx.inputs.media import Media, MediaKind
 from gemma_mlx.tasks.message import user_message
 
 
@@ -56,8 +56,8 @@ class Conversation:
         """How many positions the plan has in all."""
         return self._gemma.plan.context_tokens
 
-    def attach(self, kind: Literal["image", "audio"], path: Path) -> Media:
-        """Reads a picture or a sound, to go out with the next message. InputError if it cannot be read."""
+    def attach(self, kind: MediaKind, path: Path) -> Media:
+        """Reads a picture, a sound or a video, to go out with the next message. InputError if it cannot be read."""
         [message] = self._gemma.prepare([{"role": "user", "content": [{"type": kind, kind: path}]}], self.detail)
         media = cast("Media", message["content"][0][kind])
         self.waiting.append(media)
@@ -65,9 +65,10 @@ class Conversation:
 
     def ask(self, text: str, progress: Callable[[int, int], None] | None = None) -> Answer:
         """The answer to `text` and the waiting media, to be iterated over. Raises as `Gemma.stream` does."""
-        images = [media for media in self.waiting if media.kind == "image"]
-        sounds = [media for media in self.waiting if media.kind == "audio"]
-        self._asked = user_message(text, images, sounds)
+        images, sounds, videos = (
+            [media for media in self.waiting if media.kind == kind] for kind in ("image", "audio", "video")
+        )
+        self._asked = user_message(text, images, sounds, videos)
         return self._gemma.stream(
             [*self.messages, self._asked],
             sampling=self._sampling,

@@ -56,9 +56,8 @@ def speed(reply: Reply) -> str | None:
 
 def figures(reply: Reply) -> str:
     """The line of statistics under an answer."""
-    media = [
-        f"{count:,} {kind}" for kind, count in (("image", reply.image_tokens), ("audio", reply.audio_tokens)) if count
-    ]
+    counts = {"image": reply.image_tokens, "video": reply.video_tokens, "audio": reply.audio_tokens}
+    media = [f"{count:,} {kind}" for kind, count in counts.items() if count]
     drafted = f" ({reply.accepted_tokens:,} of {reply.drafted_tokens:,} drafted accepted)"
     return ", ".join(
         [

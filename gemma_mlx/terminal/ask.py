@@ -28,6 +28,23 @@ _PROMPT_HELP = "The question. Piped text goes before it; - or nothing takes the 
 
 
 @dataclass(frozen=True)
+class _Files:
+    """What is attached, by name; `-` is stdin."""
+
+    images: list[str]
+    videos: list[str]
+    sounds: list[str]
+    detail: int | None
+    frames: int | None
+    sound: bool
+    """Whether the sound track of each video is attached as well."""
+
+    @property
+    def read_stdin(self) -> bool:
+        return stdin.STDIN in [*self.images, *self.videos, *self.sounds]
+
+
+@dataclass(frozen=True)
 class Question:
     """What `ask` was asked, read and checked: no weight is loaded before this exists."""
 
@@ -55,7 +72,10 @@ def ask(
     seed: flag.Seed = None,
     system: flag.System = None,
     image: flag.Images = None,
+    video: flag.Videos = None,
     audio: flag.Sounds = None,
+    sound: flag.SoundTracks = False,
+    frames: flag.Frames = None,
     detail: flag.Detail = None,
     cache: flag.Cache = None,
     draft: flag.Draft = "auto",
@@ -68,7 +88,7 @@ def ask(
     kv_bits: flag.KvBits = None,
     quiet: flag.Quiet = False,
 ) -> None:
-    """Ask one question about text, pictures and sounds; the answer goes to stdout.
+    """Ask one question about text, pictures, video and sounds; the answer goes to stdout.
 
     \b
     gemma-mlx ask "What is on this receipt?" --image receipt.jpg --detail 1120
@@ -76,11 +96,13 @@ def ask(
     gemma-mlx ask "Who signed it?" --cache contract.cache < contract.txt
     """
     with exit_codes(as_json):
-        flag.check_flags(as_json=as_json, logprobs=logprobs, detail=detail, images=bool(image))
+        flag.check_flags(as_json=as_json, logprobs=logprobs, detail=detail, pictures=bool(image or video))
+        flag.check_video_flags(bool(video), sound, frames)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         _check_cache(cache)
-        piped, asked = _text(prompt, image or [], audio or [])
-        messages, shared = _messages(piped, asked, system, image or [], audio or [], detail, find_model(model))
+        files = _Files(image or [], video or [], audio or [], detail, frames, sound)
+        piped, asked = _text(prompt, files)
+        messages, shared = _messages(piped, asked, system, files, find_model(model))
         question = Question(messages, shared, cache, drawing, max_tokens, draft, thinking, as_json, logprobs)
         load = partial(
             load_gemma, model, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
@@ -96,13 +118,14 @@ def _check_cache(cache: Path | None) -> None:
         check_target(cache)
 
 
-def _text(prompt: str | None, images: list[str], sounds: list[str]) -> tuple[str, str]:
+def _text(prompt: str | None, files: _Files) -> tuple[str, str]:
     """The piped text, and what is asked about it; at least one is not empty."""
-    stdin.check_one_reader(("PROMPT", [prompt or ""]), ("--image", images), ("--audio", sounds))
-    reads_media = stdin.STDIN in images or stdin.STDIN in sounds
+    stdin.check_one_reader(
+        ("PROMPT", [prompt or ""]), ("--image", files.images), ("--video", files.videos), ("--audio", files.sounds)
+    )
     asked = "" if prompt in (None, stdin.STDIN) else prompt or ""
     piped = ""
-    if prompt == stdin.STDIN or (stdin.is_piped() and not reads_media):
+    if prompt == stdin.STDIN or (stdin.is_piped() and not files.read_stdin):
         piped = stdin.read_text().rstrip("\n")
     if not piped.strip() and not asked.strip():
         raise UsageError("PROMPT is missing; write the question after `ask`, or pipe text into it")
@@ -110,25 +133,29 @@ def _text(prompt: str | None, images: list[str], sounds: list[str]) -> tuple[str
 
 
 def _messages(
-    piped: str,
-    asked: str,
-    system: str | None,
-    images: list[str],
-    sounds: list[str],
-    detail: int | None,
-    folder: Path,
+    piped: str, asked: str, system: str | None, files: _Files, folder: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The messages with their media read and prepared for the model in `folder`; and those without the question."""
     from gemma_mlx.inputs.media import prepare_media
     from gemma_mlx.inputs.prompt import image_budget
+    from gemma_mlx.inputs.video import MAX_FRAME_TOKENS
     from gemma_mlx.tasks.message import user_message
 
-    budget = detail or image_budget(folder / "processor_config.json")
-    pictures = [prepare_media({"type": "image", "image": stdin.media_source(name)}, budget) for name in images]
-    recordings = [prepare_media({"type": "audio", "audio": stdin.media_source(name)}, budget) for name in sounds]
+    budget = files.detail or image_budget(folder / "processor_config.json")
+    films = [stdin.media_source(name) for name in files.videos]
+    heard = [stdin.media_source(name) for name in files.sounds] + (films if files.sound else [])
+    pictures = [prepare_media({"type": "image", "image": stdin.media_source(name)}, budget) for name in files.images]
+    videos = [
+        prepare_media(
+            {"type": "video", "video": film, "frames": files.frames}, budget, files.detail or MAX_FRAME_TOKENS
+        )
+        for film in films
+    ]
+    recordings = [prepare_media({"type": "audio", "audio": source}, budget) for source in heard]
     text = "\n\n".join(part for part in (piped, asked) if part.strip())
     before = [{"role": "system", "content": system}] if system else []
-    return [*before, user_message(text, pictures, recordings)], [*before, user_message(piped, pictures)]
+    asks = user_message(text, pictures, recordings, videos)
+    return [*before, asks], [*before, user_message(piped, pictures, videos=videos)]
 
 
 def _answer(question: Question, load: Callable[[Output], Gemma], output: Output) -> None:
@@ -148,8 +175,8 @@ def _answer(question: Question, load: Callable[[Output], Gemma], output: Output)
             draft=question.draft,
             progress=prefill_progress(output, interrupt),
         )
-        for span in answer.prompt.spans:
-            output.note(span.label)
+        for label in answer.prompt.labels:
+            output.note(label)
         reply = show_answer(answer, output, interrupt, stream=not question.as_json)
     if question.as_json:
         write_stdout(one_line(as_object(reply, thinking=question.thinking, logprobs=bool(question.logprobs))) + "\n")

@@ -26,6 +26,7 @@ class Batch:
 
     files: Sequence[str]
     kind: Literal["image", "audio"]
+    """With "image", videos are taken for what they are."""
     output: Output
     max_tokens: int
     detail: int | None = None
@@ -39,10 +40,14 @@ class Batch:
 
     def run(self, gemma: Gemma, answer: Callable[[Media], Reply]) -> None:
         """Prints the answer about each file; ends with exit code 1 if one of them failed."""
+        from gemma_mlx.inputs.video import is_video
+
         failed = False
         for file in self.files:
             try:
-                part = {"type": self.kind, self.kind: stdin.media_source(file)}
+                source = stdin.media_source(file)
+                kind = "video" if self.kind == "image" and is_video(source) else self.kind
+                part = {"type": kind, kind: source}
                 media = gemma.prompts.prepare(part, self.detail)
                 self.output.note(media.label)
                 self.output.status(f"working on {file} ...")

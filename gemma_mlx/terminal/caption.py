@@ -1,4 +1,4 @@
-"""gemma-mlx caption: pictures -> a text about each."""
+"""gemma-mlx caption: pictures and videos -> a text about each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.loading import load_gemma
 from gemma_mlx.terminal.output import Output
 
-_FILES_HELP = "Pictures; - reads one from stdin."
-_PROMPT_HELP = 'What to ask about each. Default: "Describe this image in one sentence."'
+_FILES_HELP = "Pictures and videos; - reads one from stdin."
+_PROMPT_HELP = 'What to ask about each. Default: "Describe this image in one sentence." (or video)'
 
 
 def caption(
@@ -36,7 +36,7 @@ def caption(
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
 ) -> None:
-    """Describe pictures. Of several files, each line of stdout is the path, a tab and the text.
+    """Describe pictures and videos. Of several files, each line of stdout is the path, a tab and the text.
 
     \b
     gemma-mlx caption photo.jpg
@@ -45,7 +45,7 @@ def caption(
     with exit_codes(as_json):
         flag.check_flags(as_json=as_json, logprobs=logprobs)
         if prompt is not None and not prompt.strip():
-            raise UsageError("--prompt is empty; write what to ask about each picture, or leave it out")
+            raise UsageError("--prompt is empty; write what to ask about each, or leave it out")
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         output = Output(quiet)
         batch = Batch(files, "image", output, max_tokens, detail, as_json, bool(logprobs), named=True)
@@ -56,10 +56,10 @@ def caption(
 
         batch.run(
             gemma,
-            lambda image: captioning.caption(
+            lambda media: captioning.caption(
                 gemma,
-                image,
-                prompt or captioning.PROMPT,
+                media,
+                prompt,
                 sampling=sampling,
                 max_tokens=max_tokens,
                 logprobs=logprobs or 0,

@@ -25,6 +25,7 @@ def chat(
     seed: flag.Seed = None,
     system: flag.System = None,
     image: flag.Images = None,
+    video: flag.Videos = None,
     audio: flag.Sounds = None,
     detail: flag.Detail = None,
     draft: flag.Draft = "auto",
@@ -42,8 +43,8 @@ def chat(
     gemma-mlx chat --image screenshot.png --system "Answer in one sentence."
     """
     with exit_codes():
-        if STDIN in [*(image or []), *(audio or [])]:
-            raise UsageError("chat reads its messages from stdin; give --image and --audio a file")
+        if STDIN in [*(image or []), *(video or []), *(audio or [])]:
+            raise UsageError("chat reads its messages from stdin; give --image, --video and --audio a file")
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         output = Output(quiet)
         show_warnings_in_one_line(output)
@@ -68,6 +69,8 @@ def chat(
         screen = ChatScreen(conversation, output, piped_lines() if piped else typed_lines(), max_tokens)
         for path in image or []:
             output.note(conversation.attach("image", Path(path)).label)
+        for path in video or []:
+            output.note(conversation.attach("video", Path(path)).label)
         for path in audio or []:
             output.note(conversation.attach("audio", Path(path)).label)
         failed = screen.run()

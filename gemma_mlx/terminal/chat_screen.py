@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 from gemma_mlx.answer import Reply
 from gemma_mlx.errors import GemmaError, InputError, UsageError
+from gemma_mlx.inputs.media import MediaKind
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
 from gemma_mlx.terminal.failures import Interrupt, report
@@ -17,6 +18,7 @@ from gemma_mlx.terminal.output import Output, UnwritableError
 
 HELP = """\
 /image PATH   picture for the next message
+/video PATH   video for the next message; /audio PATH adds its sound
 /audio PATH   sound for the next message
 /detail N     tokens per picture, 70-1120
 /think on|off thinking first
@@ -110,8 +112,8 @@ class ChatScreen:
     def _command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
         rest = rest.strip()
-        if name in ("/image", "/audio"):
-            self._attach("image" if name == "/image" else "audio", rest)
+        if name in ("/image", "/video", "/audio"):
+            self._attach(cast("MediaKind", name[1:]), rest)
         elif name == "/drop":
             self._drop()
         elif name == "/detail":
@@ -132,7 +134,7 @@ class ChatScreen:
         else:
             raise UsageError(f"there is no command {name}; /help lists them")
 
-    def _attach(self, kind: Literal["image", "audio"], text: str) -> None:
+    def _attach(self, kind: MediaKind, text: str) -> None:
         if not text:
             raise UsageError(f"/{kind} needs a path: /{kind} FILE")
         media = self._conversation.attach(kind, _path(text))

@@ -45,7 +45,10 @@ _MODEL = "Folder of the model. Default: $GEMMA_MLX_MODEL, else the last one conv
 _TEMPERATURE = "How freely to draw tokens; 0 always takes the likeliest."
 _MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
 _PENALTY = "Above 1 avoids what was said before."
-_DETAIL = "Most tokens per picture: 70, 140, 280, 560 or 1120; more shows smaller things."
+_DETAIL = "Most tokens per picture or frame: 70, 140, 280, 560 or 1120; more shows smaller things."
+_VIDEO = "A video, without its sound; - reads it from stdin. Repeatable."
+_SOUND = "Also listen to the sound track of each --video."
+_FRAMES = "Frames to take of each video, evenly spread, 1 to 60. Default: one a second, at most 32."
 _CACHE = "Keep in FILE what is read of piped text and pictures, for the next question about them."
 _DRAFTER = "Folder of the draft head. Default: the folder drafter in the model's, if there is one."
 _DRAFT = "Who drafts tokens: the drafter (mtp), what was said before (lookup), both or nobody. Only speed changes."
@@ -88,9 +91,14 @@ Images = Annotated[
 Sounds = Annotated[
     list[str] | None, typer.Option("--audio", metavar="FILE", help="A sound; - reads it from stdin. Repeatable.")
 ]
+Videos = Annotated[list[str] | None, typer.Option("--video", metavar="FILE", help=_VIDEO)]
+SoundTracks = Annotated[bool, typer.Option("--sound", help=_SOUND)]
+Frames = Annotated[int | None, typer.Option("--frames", min=1, max=60, metavar="N", help=_FRAMES)]
 Detail = Annotated[
     int | None,
-    typer.Option("--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default=_MODELS_OWN),
+    typer.Option(
+        "--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default="the model's; 70 for frames"
+    ),
 ]
 DrafterFolder = Annotated[str | None, typer.Option("--drafter", metavar="FOLDER", help=_DRAFTER)]
 AdapterFolder = Annotated[str | None, typer.Option("--adapter", metavar="FOLDER", help=_ADAPTER)]
@@ -144,10 +152,16 @@ class Drawing:
 
 
 def check_flags(
-    *, as_json: bool = False, logprobs: int | None = None, detail: int | None = None, images: bool = True
+    *, as_json: bool = False, logprobs: int | None = None, detail: int | None = None, pictures: bool = True
 ) -> None:
     """UsageError for a flag that would do nothing."""
     if logprobs and not as_json:
         raise UsageError("--logprobs has no effect without --json; add it")
-    if detail is not None and not images:
-        raise UsageError("--detail has no effect without a picture; add --image FILE")
+    if detail is not None and not pictures:
+        raise UsageError("--detail has no effect without a picture; add --image or --video FILE")
+
+
+def check_video_flags(videos: bool, sound: bool, frames: int | None) -> None:
+    """UsageError for a flag about videos where there is none."""
+    if not videos and (sound or frames is not None):
+        raise UsageError(f"{'--sound' if sound else '--frames'} has no effect without a video; add --video FILE")

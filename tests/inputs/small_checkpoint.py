@@ -26,6 +26,7 @@ TEMPLATE = """
             {%- if part.type == 'text' %}{{ part.text | trim }}
             {%- elif part.type == 'image' %}{{ '<|image|>' }}
             {%- elif part.type == 'audio' %}{{ '<|audio|>' }}
+            {%- elif part.type == 'video' %}{{ '<|video|>' }}
             {%- endif -%}
         {%- endfor -%}
     {%- endif -%}

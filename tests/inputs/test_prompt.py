@@ -20,7 +20,8 @@ from gemma_mlx.inputs.chat_format import ChatFormat
 from gemma_mlx.inputs.image import ImagePatches, prepare_image
 from gemma_mlx.inputs.prompt import Prompt, PromptBuilder
 from gemma_mlx.inputs.waveform import frames, read_waveform
-from tests.inputs.small_checkpoint import SPECIALS
+from tests.inputs.clips import clip, numbered, tone
+from tests.inputs.small_checkpoint import SPECIALS, build_tokenizer
 
 ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "assets" / "miniature"
@@ -109,8 +110,7 @@ def test_labels_tell_name_size_and_tokens(builder: PromptBuilder, tmp_path: Path
     path.write_bytes(wav_bytes(16_000 * 2 + 1))
     parts = user({"type": "image", "image": picture_file(tmp_path)}, {"type": "audio", "audio": str(path)})
     prompt = builder.build(parts, max_soft_tokens=280)
-    labels = [span.label for span in prompt.spans]
-    assert labels == ["photo-red.png 1024x768 -> 266 tokens", "memo.wav 2.0 s -> 51 tokens"]
+    assert list(prompt.labels) == ["photo-red.png 1024x768 -> 266 tokens", "memo.wav 2.0 s -> 51 tokens"]
 
 
 def test_default_budget_comes_from_the_checkpoint(builder: PromptBuilder, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_prepared_media_keep_their_budget_and_are_not_read_again(builder: Prompt
     path.unlink()
     prompt = builder.build(user({"type": "image", "image": media}))
     assert prompt.spans[0].media is media.data
-    assert prompt.spans[0].label == media.label == "photo-red.png 1024x768 -> 266 tokens"
+    assert prompt.labels[0] == media.label == "photo-red.png 1024x768 -> 266 tokens"
     with pytest.raises(InputError, match="prepared as image"):
         builder.build(user({"type": "audio", "audio": media}))
 
@@ -232,7 +232,10 @@ def test_placeholders_must_match_the_media(builder: PromptBuilder, template: str
         ({"type": "audio", "audio": 7}, "is int; attach a path"),
         ({"type": "image", "image": b"text"}, "not a picture"),
         ({"type": "audio", "audio": b"text"}, "not a sound"),
-        ({"type": "video", "video": "a.mp4"}, "extract frames and attach them as images"),
+        ({"type": "video", "video": b"text"}, "not a video"),
+        ({"type": "video", "video": "https://example.com/a.mp4"}, "is not fetched"),
+        ({"type": "video"}, "holds nothing under 'video'"),
+        ({"type": "video", "sound": True}, "holds nothing under 'video'"),
         ({"type": "hologram"}, "type 'hologram'; use one of text, image"),
         ({"type": "text"}, "no string under 'text'"),
         ({"image": "a.png"}, "type None"),
@@ -286,10 +289,10 @@ def test_checkpoint_that_processes_otherwise_is_refused(
     assert PromptBuilder.from_folder(tmp_path).max_soft_tokens == 280
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDEN_RENDERS if name != "video"])
+@pytest.mark.parametrize("name", GOLDEN_RENDERS)
 def test_released_template_gives_the_ids_of_its_golden_render(name: str) -> None:
     asked = dict(GOLDEN_RENDERS[name]["input"])
-    media = {"image": Image.new("RGB", (48, 48)), "audio": wav_bytes(640)}
+    media = {"image": Image.new("RGB", (48, 48)), "audio": wav_bytes(640), "video": clip(numbered(1))}
     messages = copy.deepcopy(asked.pop("messages"))
     for message in messages:
         for part in message["content"] if isinstance(message.get("content"), list) else ():
@@ -299,10 +302,53 @@ def test_released_template_gives_the_ids_of_its_golden_render(name: str) -> None
     prompt = builder.build(messages, thinking=asked.pop("enable_thinking", False), **asked)
     text = GOLDEN_RENDERS[name]["rendered"]
     for span in prompt.spans:
-        soft = f"<|{span.kind}|>"
-        text = text.replace(soft, f"<|{span.kind}>{soft * span.length}<{span.kind}|>")
+        soft, before, kind = f"<|{span.kind}|>", "", span.kind
+        if span.kind == "video":
+            before, kind = "00:00 ", "image"
+        text = text.replace(soft, f"{before}<|{kind}>{soft * span.length}<{kind}|>")
     naive = Vocabulary.from_file(str(MINIATURE / "tokenizer.json"))
     assert list(prompt.ids) == naive.encode(text, add_special_tokens=False).ids
+
+
+def test_video_is_written_as_the_reference_writes_it(builder: PromptBuilder) -> None:
+    data = clip(numbered(75))
+    prompt = builder.build(user("the", {"type": "video", "video": data, "frames": 3}, "hello"))
+    frame = "<|image>" + "<|video|>" * 60 + "<image|>"
+    written = f"<bos><|turn>user\nthe00:00 {frame} 00:00 {frame} 00:01 {frame}hello<turn|>\n<|turn>model\n"
+    naive = build_tokenizer()
+    assert list(prompt.ids) == naive.encode(written, add_special_tokens=False).ids
+    assert [(span.kind, span.length) for span in prompt.spans] == [("video", 60)] * 3
+    assert len({span.digest for span in prompt.spans}) == 3
+    assert (prompt.video_tokens, prompt.image_tokens) == (180, 0)
+    assert prompt.labels == ("video 96x64 2.5 s, 3 of 75 frames, one every 0.83 s -> 180 tokens",)
+
+
+def test_two_videos_and_a_picture_keep_their_order(builder: PromptBuilder) -> None:
+    first, second = (clip(numbered(30, side, 64)) for side in (64, 320))
+    image = {"type": "image", "image": Image.new("RGB", (48, 48))}
+    prompt = builder.build(user({"type": "video", "video": first}, image, {"type": "video", "video": second}))
+    assert [span.kind for span in prompt.spans] == ["video", "image", "video"]
+    assert [span.length for span in prompt.spans] == [64, 64, 54]
+
+
+def test_sound_track_comes_at_the_end_of_the_message(builder: PromptBuilder, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip(numbered(30), sound=tone(1)))
+    shown = {"type": "video", "video": path, "sound": True}
+    prompt = builder.build(user(shown, "the"))
+    assert [span.kind for span in prompt.spans] == ["video", "audio"]
+    assert 25 <= prompt.audio_tokens <= 27
+    assert prompt.labels[1] == f"clip.mp4 1.0 s -> {prompt.audio_tokens} tokens"
+    with path.open("rb") as file:
+        assert builder.build(user({**shown, "video": file}, "the")).ids == prompt.ids
+    path.write_bytes(clip(numbered(30)))
+    with pytest.raises(InputError, match=r"clip\.mp4 has no sound track"):
+        builder.build(user(shown))
+
+
+def test_long_sound_says_that_it_is_longer_than_what_was_trained(builder: PromptBuilder) -> None:
+    media = builder.prepare({"type": "audio", "audio": (np.zeros(31 * 16_000, dtype=np.float32), 16_000)})
+    assert media.label == "sound 31.0 s, longer than the 30 s that the model was trained on -> 775 tokens"
 
 
 @pytest.mark.reference

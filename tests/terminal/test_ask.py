@@ -14,7 +14,7 @@ from tests.terminal.conftest import ChangedModel, Run
 FIELDS = {
     *("text", "finish_reason", "model", "miniature", "tokens", "prompt_tokens", "reused_tokens", "image_tokens"),
     *(
-        "audio_tokens",
+        *("audio_tokens", "video_tokens"),
         "generated_tokens",
         "drafted_tokens",
         "accepted_tokens",
