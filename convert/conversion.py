@@ -113,9 +113,9 @@ def convert_source(
     tensor_bytes = sum(shard.tensor_bytes for shard in shards)
     bits_per_weight = 8 * tensor_bytes / sum(math.prod(job.tensor.shape) for job in jobs)
     repacking = count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)])
-    look_at_lattice(source.tensors, recipe)
     bytes_written = _bytes_of(shards, text)
     with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
+        look_at_lattice(source, recipe)
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
         _write_shards(work, recipe, jobs, shards, progress or (lambda done, total: None))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from convert.lattice import BLOCK, pack_lattice_rows
 from convert.packed_source import PackedTensor
 from convert.recipes import TRAINED_FOR_4_BITS, Recipe, module_kind
-from convert.source import SourceTensor
+from convert.source import Source, SourceTensor
 from convert.tally import Tally
 from gemma_mlx.errors import CheckpointError, GemmaWarning
 
@@ -17,20 +17,21 @@ MOST_NAMED = 3
 """Tensors; of others it is only said how many there are."""
 
 
-def look_at_lattice(tensors: Mapping[str, SourceTensor], recipe: Recipe) -> None:
-    """Looks at the beginning of one tensor of each kind that `recipe` packs (`tensors` by canonical name).
+def look_at_lattice(source: Source, recipe: Recipe) -> None:
+    """Looks at the beginning of one tensor of each kind that `recipe` packs.
 
     Raises CheckpointError where the recipe wants a lattice and finds none, in seconds and not at the end; warns
-    (GemmaWarning) where a recipe would leave the lattice that it finds.
+    (GemmaWarning) where a recipe would leave the lattice that it finds in a source on this disk.
     """
     first_of_kind: dict[str, str] = {}
+    tensors = source.tensors
     for name, tensor in tensors.items():
         if recipe.packing_of(name) is not None and not isinstance(tensor, PackedTensor):
             first_of_kind.setdefault(module_kind(name), name)
     if recipe.packing is None or not first_of_kind:
         return
     if not recipe.packing.on_lattice:
-        if begins_on_lattice(tensors[next(iter(first_of_kind.values()))]):
+        if not source.is_remote and begins_on_lattice(tensors[next(iter(first_of_kind.values()))]):
             warnings.warn(
                 "the source was trained for 4 bits and lies on their lattice: --recipe qat keeps its numbers, "
                 f"--recipe {recipe.name} rounds them again",

@@ -26,6 +26,8 @@ def refuse_unmeasurable(source: Source) -> None:
     """UsageError for what has no sensitivity to measure here."""
     if source.is_drafter:
         raise UsageError("a drafter's errors cost time and never a word: convert it with --recipe 4bit")
+    if source.is_remote:
+        raise UsageError("--recipe mixed measures the source, which must be on this disk: leave out --low-disk")
     if source.adapter is not None:
         raise UsageError(
             "--recipe mixed measures the source as it lies on the disk: fuse the adapter with --recipe bf16 first, and "
@@ -37,8 +39,6 @@ def refuse_unmeasurable(source: Source) -> None:
         raise UsageError(
             "the source was trained for 4 bits: --recipe qat keeps its numbers, mixed would round them again"
         )
-    if not list(source.folder.glob("*.safetensors")):
-        raise UsageError("--recipe mixed measures the source, which must be on this disk: leave out --low-disk")
 
 
 def mixed_recipe(source: Source, found: Measurement, target_bytes: int) -> Recipe:

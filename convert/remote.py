@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -53,7 +54,8 @@ def remote_source(model: HubModel, text: Path) -> Source:
         yield files[info.file]
 
     in_order = {name: StoredTensor(info, opened) for name, info in join_headers(text, infos).items()}
-    return source_of(text, config, in_order, identity, model.repository, model.revision)
+    source = source_of(text, config, in_order, identity, model.repository, model.revision)
+    return replace(source, is_remote=True)
 
 
 class RemoteFile:

@@ -92,6 +92,8 @@ class Source:
     """The commit there."""
     adapter: Adapter | None = None
     """What has been fused into the tensors."""
+    is_remote: bool = False
+    """Whether the tensors come from a server as they are read: looking at one beforehand is another request."""
 
 
 def read_source(folder: Path, repository: str | None = None, revision: str | None = None) -> Source:

@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from gemma_mlx.decoding.prefill import chunk_tokens_over
 from gemma_mlx.errors import ContextError, UsageError
 from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.machine import Machine
+from gemma_mlx.memory_limits import Limits, limited
 from gemma_mlx.model.cache import SLACK_TOKENS, STEP_TOKENS
 from gemma_mlx.model.decoder import LAZY_PAIRS, LAZY_TOKENS, MLP_TOKENS
 from gemma_mlx.model.masks import BlockSizes
@@ -122,55 +123,11 @@ class Plan:
         """Whether the total and the reserve stay within the limit."""
         return self.missing_bytes == 0
 
-    @contextmanager
-    def limits(self) -> Iterator[None]:
-        """MLX's memory, cache and wired limits are those of the plan inside.
-
-        Beyond the memory limit MLX waits for work to end before it allocates, and then goes over it. On a Mac, wired
-        memory is not paged out while the model works. Afterwards the limits are as before the first of all plans that
-        are inside at a time, in whatever order these end, and all work has ended.
-        """
+    def limits(self) -> AbstractContextManager[None]:
+        """MLX's memory, cache and wired limits are those of the plan inside."""
         spare_bytes = max(0, self.limit_bytes - self.total_bytes - self.reserve_bytes // 2)
         wired_bytes = 0 if self.machine.is_cpu else min(self.total_bytes, self.limit_bytes)
-        _limits_before.append(_limits_before[0] if _limits_before else _set_limits(_Limits(None, None, None)))
-        try:
-            _set_limits(_Limits(self.limit_bytes, min(CACHE_BYTES, spare_bytes), wired_bytes))
-            yield
-        finally:
-            before = _limits_before.pop()
-            mx.synchronize()  # wired memory must not change under work that is on its way
-            if not _limits_before:
-                _set_limits(before)
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """None: as it is."""
-
-    memory_bytes: int | None
-    cache_bytes: int | None
-    wired_bytes: int | None
-
-
-_limits_before: list[_Limits] = []
-"""What to go back to, once for each plan whose limits are set: MLX has one set of limits for all."""
-
-
-def _set_limits(limits: _Limits) -> _Limits:
-    """Sets MLX's limits and returns what they were."""
-    return _Limits(
-        _swap(mx.set_memory_limit, limits.memory_bytes),
-        _swap(mx.set_cache_limit, limits.cache_bytes),
-        _swap(mx.set_wired_limit, limits.wired_bytes) if mx.metal.is_available() else None,
-    )
-
-
-def _swap(set_limit: Callable[[int], int], limit_bytes: int | None) -> int:
-    """Sets one limit, which None leaves as it is; returns what it was."""
-    before_bytes = set_limit(0 if limit_bytes is None else limit_bytes)
-    if limit_bytes is None:
-        set_limit(before_bytes)
-    return before_bytes
+        return limited(Limits(self.limit_bytes, min(CACHE_BYTES, spare_bytes), wired_bytes))
 
 
 @dataclass(frozen=True)

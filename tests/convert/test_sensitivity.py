@@ -34,7 +34,7 @@ def _sample(start: int = 5) -> Sample:
     """Text longer than the window of 8, with a picture of 4 patches inside."""
     patches = np.linspace(0, 1, 4 * PATCH, dtype=np.float32).reshape(4, PATCH)
     positions = np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-    span = MediaSpan("image", 3, 4, ImagePatches(patches, positions, 8, 8, 8, 8), "a picture", "a picture")
+    span = MediaSpan("image", 3, 4, ImagePatches(patches, positions, 8, 8, 8, 8), "a picture")
     return Sample(Prompt((2, start, 7, 250, 250, 250, 250, 8, 11, 12, 13, 14), (span,)), ANSWER)
 
 
