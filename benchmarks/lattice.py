@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from convert.lattice import BLOCK, pack_lattice_rows
 from convert.packing import PackedRows, pack_rows
 from convert.recipes import RECIPES, TRAINED_FOR_4_BITS, Packing, module_kind
 from convert.source import read_source
+from gemma_mlx.errors import GemmaError
 
 MOST_NUMBERS = 1 << 24
 """Of one tensor."""
@@ -108,7 +110,8 @@ def _released_rows(folder: Path) -> Iterator[tuple[str, mx.array]]:
             yield tensor.name, mx.concatenate(parts)
 
 
-def _table(errors: list[LatticeError]) -> str:
+def table(errors: list[LatticeError]) -> str:
+    """In Markdown."""
     lines = [
         "| rule | bits per weight | blocks exact | numbers the same | relative RMS error |",
         "|---|---:|---:|---:|---:|",
@@ -121,16 +124,24 @@ def _table(errors: list[LatticeError]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    if len(sys.argv) > 2:
-        sys.exit("usage: python -m benchmarks.lattice [FOLDER]")
-    matrices = _released_rows(Path(sys.argv[1])) if len(sys.argv) > 1 else iter([("by the rule", trained_rows())])
+def main() -> int:
+    """Measures and prints what the command line asks for; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.lattice", description="What packing makes of numbers that were trained for 4 bits."
+    )
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER", help="a release trained for 4 bits")
+    asked = parser.parse_args()
     found = {}
-    for name, rows in matrices:
-        found[name] = lattice_errors(rows)
-        sys.stderr.write(f"{name}, {rows.shape[0]:,} x {rows.shape[1]:,}\n\n{_table(found[name])}\n\n")
+    try:
+        for name, rows in _released_rows(asked.folder) if asked.folder else [("by the rule", trained_rows())]:
+            found[name] = lattice_errors(rows)
+            sys.stderr.write(f"{name}, {rows.shape[0]:,} x {rows.shape[1]:,}\n\n{table(found[name])}\n\n")
+    except GemmaError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     sys.stdout.write(json.dumps({name: [asdict(error) for error in errors] for name, errors in found.items()}) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,6 +14,8 @@ from typing import Any
 
 import typer
 
+from benchmarks.lattice import lattice_errors, trained_rows
+from benchmarks.lattice import table as lattice_errors_table
 from gemma_mlx.terminal.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
@@ -80,7 +82,12 @@ def _gb(count_bytes: int) -> str:
     return f"{count_bytes / 1e9:.2f}"
 
 
-TABLES = {"flags": flag_table, "memory": memory_table}
+def lattice_table() -> str:
+    """What each rule of packing makes of numbers that lie on a 4-bit lattice."""
+    return lattice_errors_table(lattice_errors(trained_rows())) + "\n"
+
+
+TABLES = {"flags": flag_table, "lattice": lattice_table, "memory": memory_table}
 """What stands in README between <!-- NAME: begin --> and <!-- NAME: end -->."""
 
 

@@ -72,10 +72,10 @@ def describe(
     """Gemma 4 12B on a Mac with 16 GB: private, in a terminal, with eyes and ears.
 
     \b
-    gemma-mlx demo                       see everything work, with a toy model
-    gemma-mlx plan --memory 16GB         see what fits before anything is loaded
-    gemma-mlx convert FOLDER gemma-4bit  make the real model fit
-    gemma-mlx chat                       talk to it
+    gemma-mlx demo                                      see everything work, with a toy model
+    gemma-mlx plan --memory 16GB                        see what fits before anything is loaded
+    gemma-mlx convert google/gemma-4-12B-it gemma-4bit  make the real model fit
+    gemma-mlx chat                                      talk to it
     """
 
 

@@ -60,7 +60,7 @@ class Demonstration:
             self._talk(gemma)
         _say(f"\n{time.perf_counter() - started:.1f} s in all, {self._outcome()}.")
         _say("Now talk to it yourself:  gemma-mlx chat")
-        _say("The real model:  gemma-mlx convert FOLDER gemma-4bit, with FOLDER a download of google/gemma-4-12B-it")
+        _say("The real model:  gemma-mlx convert google/gemma-4-12B-it gemma-4bit  (a download of 24 GB)")
         return self._failures
 
     def _outcome(self) -> str:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gemma_mlx.gemma import Gemma
 
 MINIATURE_NOTE = (
-    "note: the miniature answers ({name}), a toy and not Gemma 4 12B; for the real model, download "
-    "google/gemma-4-12B-it and run: gemma-mlx convert FOLDER gemma-4bit"
+    "note: the miniature answers ({name}), a toy and not Gemma 4 12B; for the real model run "
+    "(24 GB to download): gemma-mlx convert google/gemma-4-12B-it gemma-4bit"
 )
 
 
