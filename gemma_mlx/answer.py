@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from gemma_mlx.decoding.channels import Channel, ChannelReader
+from gemma_mlx.decoding.constrained import Constraint, generate_constrained
 from gemma_mlx.decoding.generate import Token, generate
 from gemma_mlx.decoding.sampling import Sampler, Sampling
 from gemma_mlx.decoding.session import Session
@@ -37,7 +38,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and what it took. `finish_reason` is "stop", "length" or "interrupted"."""
+    """An answer and what it took. `finish_reason` is "stop", "length", "closed" or "interrupted".
+
+    "closed" is an answer under a grammar that was brought to its end to fit: whole, but with less in it.
+    """
 
     text: str
     thought: str
@@ -76,6 +80,7 @@ class Answer:
         logprobs: int,
         session: Session,
         drafting: Drafting | None,
+        constraint: Constraint | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.prompt = prompt
@@ -86,6 +91,7 @@ class Answer:
         self._max_tokens = max_tokens
         self._logprobs = logprobs
         self._drafting = drafting
+        self._constraint = constraint
         self._progress = progress
         self._steps: list[Step] = []
         self._reused_tokens = 0
@@ -124,6 +130,8 @@ class Answer:
         gemma = self._gemma
         sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
         given = (gemma.model, self._session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs)
+        if self._constraint is not None:
+            return generate_constrained(*given, constraint=self._constraint)
         return generate(*given) if self._drafting is None else speculate(*given, drafting=self._drafting)
 
     def _read(self, tokens: Iterable[Token]) -> Iterator[Step]:
@@ -143,7 +151,7 @@ class Answer:
         """The answer as far as it has come, with its figures."""
         steps = self._steps
         if steps and steps[-1].token in self._gemma.stop_ids:
-            finish_reason = "stop"
+            finish_reason = "closed" if self._constraint and self._constraint.closed_early else "stop"
         else:
             finish_reason = "length" if len(steps) == self._max_tokens else "interrupted"
         tally = self._drafting.tally if self._drafting else Tally(passes=max(0, len(steps) - 1))

@@ -27,8 +27,10 @@ from gemma_mlx.adapters.layers import place, require_mlx_lm
 from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.checkpoint import fingerprint
 from gemma_mlx.config import Config, read_config
+from gemma_mlx.decoding.constrained import Constraint
 from gemma_mlx.decoding.costs import Drafter
 from gemma_mlx.decoding.depth import DepthController
+from gemma_mlx.decoding.json_grammar import JsonGrammar
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
 from gemma_mlx.decoding.scoring import logprobs_of
@@ -39,7 +41,7 @@ from gemma_mlx.drafter_weights import load_drafter
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
 from gemma_mlx.home import find_adapter, find_model
-from gemma_mlx.inputs.image import BUDGETS
+from gemma_mlx.inputs.image import BUDGETS, Budget
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.parts import with_sound_tracks
 from gemma_mlx.inputs.prompt import PromptBuilder
@@ -149,7 +151,8 @@ class Gemma:
         self.drafter = drafter
         self.depth_rule: DepthRule = DepthController()
         """Says how much to draft, and learns from all answers."""
-        self._identity = identity
+        self.identity = identity
+        """Tells its weights, its template and this code from others."""
         self._generation = read_generation_config(folder, config.text.vocab_size)
         special = prompts.tokenizer.special
         self.stop_ids = frozenset([special.eos, special.turn_close, *self._generation.eos_token_ids])
@@ -189,6 +192,14 @@ class Gemma:
         given = cast("dict[str, Any]", {name: value for name, value in asked.items() if value is not None})
         return replace(self._generation.sampling, **given)
 
+    def json_grammar(self, schema: Mapping[str, Any]) -> JsonGrammar:
+        """What `stream` takes as `grammar` for answers that follow a JSON schema. UsageError for what it cannot do."""
+        tokenizer = self.prompts.tokenizer
+        end = tokenizer.special.turn_close
+        return JsonGrammar(
+            schema, tokenizer.to_json(), self.config.text.vocab_size, [end, *sorted(self.stop_ids - {end})]
+        )
+
     def session(self) -> Session:
         """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
         pace = self.plan.pace
@@ -208,14 +219,14 @@ class Gemma:
         if not session.is_of(self.model):
             raise UsageError("the session is of another Gemma; save it with the one whose session() it comes from")
         with self._limits():
-            save(session, Path(path), self._identity)
+            save(session, Path(path), self.identity)
 
     def resume_session(self, path: str | os.PathLike[str]) -> Session:
         """The session saved at `path`. Where that cannot be used, an empty one and a GemmaWarning that says why."""
         session = self.session()
         try:
             with self._limits():
-                resume(session, Path(path), self._identity, self.plan.context_tokens)
+                resume(session, Path(path), self.identity, self.plan.context_tokens)
         except UnusableError as error:
             message = f"the session in {path} is not used: {error}; the prompt is computed anew"
             warnings.warn(message, GemmaWarning, stacklevel=2)
@@ -230,10 +241,10 @@ class Gemma:
             finally:
                 mx.clear_cache()
 
-    def prepare(self, messages: Messages, detail: int | None = None) -> list[dict[str, Any]]:
+    def prepare(self, messages: Messages, detail: Budget | None = None) -> list[dict[str, Any]]:
         """`messages` with each picture, sound and video read and prepared, so that later turns need not do it again.
 
-        `detail` is the most soft tokens that a picture may take: 70, 140, 280, 560 or 1120.
+        `detail` is the most soft tokens that a picture may take: 70, 140, 280, 560, 1120 or "auto".
         """
         prepared = []
         for message in messages:
@@ -245,7 +256,7 @@ class Gemma:
             prepared.append({**message, "content": content})
         return prepared
 
-    def _prepare_part(self, part: Mapping[str, Any], detail: int | None) -> Mapping[str, Any]:
+    def _prepare_part(self, part: Mapping[str, Any], detail: Budget | None) -> Mapping[str, Any]:
         kind = MEDIA_TYPES.get(part.get("type", "")) if isinstance(part, Mapping) else None
         return {"type": kind, kind: self.prompts.prepare(part, detail)} if kind else part
 
@@ -256,20 +267,22 @@ class Gemma:
         sampling: Sampling | None = None,
         max_tokens: int = MAX_TOKENS,
         thinking: bool = False,
-        detail: int | None = None,
+        detail: Budget | None = None,
         logprobs: int = 0,
         session: Session | None = None,
         shared_messages: Messages = (),
         draft: DraftMode = "auto",
+        grammar: JsonGrammar | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Answer:
         """Answers `messages`: iterate over it for steps, then ask it for its `reply`.
 
         With a `session`, only what is new since its last turn is computed. `shared_messages` are what other prompts
         will have in common with this one, such as the pictures without the question: the session can then go back to
-        where they end. `draft` says who may draft tokens: it changes the speed, not the answer. `progress` is told
-        (done, all) positions of the prompt. Raises InputError for media or messages that cannot be read, ContextError
-        for a prompt too long.
+        where they end. `draft` says who may draft tokens: it changes the speed, not the answer. With a
+        `grammar` of `json_grammar`, the answer follows the schema, thoughts come before it, and nobody drafts.
+        `progress` is told (done, all) positions of the prompt. Raises InputError for media or messages that cannot be
+        read, ContextError for a prompt too long, UsageError where no answer of the grammar fits `max_tokens`.
         """
         if max_tokens < 1:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
@@ -281,6 +294,12 @@ class Gemma:
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)
+        special = self.prompts.tokenizer.special
+        channel = (special.channel_open, special.channel_close) if thinking else None
+        constraint = Constraint(grammar, min(max_tokens, room), channel) if grammar is not None else None
+        drafting = None
+        if constraint is None:  # under a grammar, each token decides what may follow
+            drafting = drafting_after(prompt.ids, draft, self.depth_rule, self.drafter, self.prompts.tokenizer)
         stable_tokens = []
         if session is not None:  # what the next turn's prompt will begin with
             shared = [prepared, self.prepare(shared_messages, detail)] if shared_messages else [prepared]
@@ -295,7 +314,8 @@ class Gemma:
             max_tokens=min(max_tokens, room),
             logprobs=logprobs,
             session=session or self.session(),
-            drafting=drafting_after(prompt.ids, draft, self.depth_rule, self.drafter, self.prompts.tokenizer),
+            drafting=drafting,
+            constraint=constraint,
             progress=progress,
         )
 

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from gemma_mlx.errors import InputError
 from gemma_mlx.inputs.resize import resize_bicubic
 
 BUDGETS = (70, 140, 280, 560, 1120)
+Budget = int | Literal["auto"]
+"""Most soft tokens of a picture: one of `BUDGETS`, or as `gemma_mlx.inputs.detail` chooses for each."""
 PATCH_SIDE_PX = 48
 PATCH_VALUES = PATCH_SIDE_PX * PATCH_SIDE_PX * 3
 MAX_PIXELS = 120_000_000

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gemma_mlx.errors import InputError
-from gemma_mlx.inputs.image import ImagePatches, prepare_image
+from gemma_mlx.inputs.detail import auto_budget
+from gemma_mlx.inputs.image import Budget, ImagePatches, open_image, patches_of
 from gemma_mlx.inputs.video import MAX_FRAME_TOKENS, Video, prepare_video
 from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ, TRAINED_SOUND_S, frames, read_waveform
 
@@ -54,10 +55,12 @@ class Media:
         return [(self.data, self.digest)]
 
 
-def prepare_media(part: Mapping[str, Any], max_soft_tokens: int, max_frame_tokens: int = MAX_FRAME_TOKENS) -> Media:
+def prepare_media(
+    part: Mapping[str, Any], max_soft_tokens: Budget, max_frame_tokens: Budget = MAX_FRAME_TOKENS
+) -> Media:
     """The picture, sound or video of `part`, whose type is in `MEDIA_TYPES`. InputError where it cannot be read.
 
-    A picture takes at most `max_soft_tokens`, each frame of a video at most `max_frame_tokens`.
+    A picture takes at most `max_soft_tokens`, each frame of a video at most `max_frame_tokens` (the usual for "auto").
     """
     kind, source = MEDIA_TYPES[part["type"]], _source(part)
     if isinstance(source, Media):
@@ -68,12 +71,18 @@ def prepare_media(part: Mapping[str, Any], max_soft_tokens: int, max_frame_token
     if kind == "image":
         return _image(source, name or "picture", max_soft_tokens)
     if kind == "video":
-        return _video(source, name or "video", part.get("frames"), max_frame_tokens)
+        return _video(
+            source,
+            name or "video",
+            part.get("frames"),
+            MAX_FRAME_TOKENS if max_frame_tokens == "auto" else max_frame_tokens,
+        )
     return _audio(source, name or "sound")
 
 
-def _image(source: Any, name: str, max_soft_tokens: int) -> Media:
-    image = prepare_image(source, max_soft_tokens)
+def _image(source: Any, name: str, max_soft_tokens: Budget) -> Media:
+    upright = open_image(source)
+    image = patches_of(upright, auto_budget(upright) if max_soft_tokens == "auto" else max_soft_tokens)
     label = f"{name} {image.width_px}x{image.height_px} -> {image.soft_tokens} tokens"
     return Media("image", image, label, _digest("image", image.patches, image.positions))
 

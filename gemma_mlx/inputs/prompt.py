@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gemma_mlx.config import read_json
 from gemma_mlx.errors import CheckpointError, InputError
 from gemma_mlx.inputs.chat_format import ChatFormat
-from gemma_mlx.inputs.image import BUDGETS, PATCH_SIDE_PX, ImagePatches
+from gemma_mlx.inputs.image import BUDGETS, PATCH_SIDE_PX, Budget, ImagePatches
 from gemma_mlx.inputs.media import MEDIA_KINDS, MEDIA_TYPES, Media, MediaKind, prepare_media
 from gemma_mlx.inputs.parts import ROLES, ROLES_WITH_MEDIA, why_refused, with_sound_tracks
 from gemma_mlx.inputs.tokenizer import Tokenizer
@@ -73,7 +73,7 @@ class PromptBuilder:
         """CheckpointError where a file is missing or asks for patches or frames of another size than Gemma 4 12B's."""
         return cls(Tokenizer(folder), ChatFormat.from_folder(folder), image_budget(folder / "processor_config.json"))
 
-    def prepare(self, part: Mapping[str, Any], max_soft_tokens: int | None = None) -> Media:
+    def prepare(self, part: Mapping[str, Any], max_soft_tokens: Budget | None = None) -> Media:
         """The picture, sound or video of `part`, to stand in the part in place of its file, for use in many turns."""
         return prepare_media(part, self._budget(max_soft_tokens), max_soft_tokens or MAX_FRAME_TOKENS)
 
@@ -111,7 +111,7 @@ class PromptBuilder:
         """The ids of `answer` as the model would give it behind a prompt, with the end of its turn."""
         return (*self.tokenizer.encode(self.tokenizer.guard(answer)), self.tokenizer.special.turn_close)
 
-    def _budget(self, asked: int | None) -> int:
+    def _budget(self, asked: Budget | None) -> Budget:
         return self.max_soft_tokens if asked is None else asked
 
     def _plain_message(

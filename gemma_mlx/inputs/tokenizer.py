@@ -109,6 +109,10 @@ class Tokenizer:
         """The largest id; there may be holes below it."""
         return max(self._vocabulary.get_vocab(with_added_tokens=True).values())
 
+    def to_json(self) -> str:
+        """The vocabulary as a tokenizer.json, with every control token marked special."""
+        return str(self._vocabulary.to_str())
+
     def token_id(self, text: str) -> int:
         """Id of the token spelled `text`. CheckpointError where the vocabulary has none."""
         index = self._vocabulary.token_to_id(text)

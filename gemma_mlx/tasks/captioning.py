@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gemma_mlx.answer import Reply
@@ -14,11 +15,16 @@ PROMPT = "Describe this image in one sentence."
 VIDEO_PROMPT = "Describe this video in one sentence."
 
 
-def caption(gemma: Gemma, source: Source, prompt: str | None = None, **options: Any) -> Reply:
+def caption(
+    gemma: Gemma, source: Source, prompt: str | None = None, *, before: Sequence[Mapping[str, Any]] = (), **options: Any
+) -> Reply:
     """The answer to `prompt` about a picture or video; `options` are those of `Gemma.stream`.
 
-    InputError for what is neither.
+    `before` are messages that stand before all: with a `session`, they are read once for all pictures of a batch.
+    InputError for what is neither picture nor video.
     """
     if source.kind == "video" if isinstance(source, Media) else is_video(source):
-        return gemma.reply([user_message(prompt or VIDEO_PROMPT, videos=[source])], **options)
-    return gemma.reply([user_message(prompt or PROMPT, [source])], **options)
+        asked = user_message(prompt or VIDEO_PROMPT, videos=[source])
+    else:
+        asked = user_message(prompt or PROMPT, [source])
+    return gemma.reply([*before, asked], shared_messages=before, **options)

@@ -10,6 +10,7 @@ from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.speculate import DraftMode
 from gemma_mlx.gemma import MAX_TOKENS, Gemma
+from gemma_mlx.inputs.image import Budget
 from gemma_mlx.inputs.media import Media, MediaKind
 from gemma_mlx.tasks.message import user_message
 
@@ -27,7 +28,7 @@ class Conversation:
         *,
         system: str | None = None,
         thinking: bool = False,
-        detail: int | None = None,
+        detail: Budget | None = None,
         sampling: Sampling | None = None,
         max_tokens: int = MAX_TOKENS,
         draft: DraftMode = "auto",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,13 @@ def user_message(
     parts += [{"type": "text", "text": text}] if text else []
     parts += [{"type": "audio", "audio": sound} for sound in sounds]
     return {"role": "user", "content": parts}
+
+
+def system_messages(system: str | None = None, schema: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What stands before all: instructions, and the JSON schema that the answer will follow, if there is one.
+
+    Held to a schema that it does not know, a model has its words cut into it; told, it fills it in.
+    """
+    told = f"Answer with JSON that follows this schema:\n{json.dumps(schema, ensure_ascii=False)}" if schema else None
+    text = "\n\n".join(part for part in (system, told) if part)
+    return [{"role": "system", "content": text}] if text else []

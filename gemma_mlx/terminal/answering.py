@@ -74,6 +74,8 @@ def figures(reply: Reply) -> str:
 
 def cut_note(reply: Reply, max_tokens: int) -> str | None:
     """What to say of an answer that did not come to its end by itself."""
+    if reply.finish_reason == "closed":
+        return f"the answer was brought to its end to fit {max_tokens:,} tokens; -n sets another limit"
     if reply.finish_reason != "length":
         return None
     if reply.generated_tokens < max_tokens:

@@ -23,6 +23,7 @@ from gemma_mlx.terminal.output import Output, write_stdout
 if TYPE_CHECKING:
     from gemma_mlx.decoding.session import Session
     from gemma_mlx.gemma import Gemma
+    from gemma_mlx.inputs.image import Budget
 
 _PROMPT_HELP = "The question. Piped text goes before it; - or nothing takes the piped text alone."
 
@@ -34,7 +35,7 @@ class _Files:
     images: list[str]
     videos: list[str]
     sounds: list[str]
-    detail: int | None
+    detail: Budget | None
     frames: int | None
     sound: bool
     """Whether the sound track of each video is attached as well."""
@@ -55,6 +56,7 @@ class Question:
     drawing: flag.Drawing
     max_tokens: int
     draft: flag.DraftMode
+    schema: dict[str, Any] | None
     thinking: bool
     as_json: bool
     logprobs: int | None
@@ -77,6 +79,7 @@ def ask(
     sound: flag.SoundTracks = False,
     frames: flag.Frames = None,
     detail: flag.Detail = None,
+    json_schema: flag.JsonSchema = None,
     cache: flag.Cache = None,
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
@@ -98,12 +101,18 @@ def ask(
     with exit_codes(as_json):
         flag.check_flags(as_json=as_json, logprobs=logprobs, detail=detail, pictures=bool(image or video))
         flag.check_video_flags(bool(video), sound, frames)
+        draft = flag.drafting_under(json_schema, draft, drafter)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         _check_cache(cache)
         files = _Files(image or [], video or [], audio or [], detail, frames, sound)
         piped, asked = _text(prompt, files)
-        messages, shared = _messages(piped, asked, system, files, find_model(model))
-        question = Question(messages, shared, cache, drawing, max_tokens, draft, thinking, as_json, logprobs)
+        from gemma_mlx.tasks.message import system_messages
+
+        before = system_messages(system, json_schema)
+        messages, shared = _messages(piped, asked, before, files, find_model(model))
+        question = Question(
+            *(messages, shared, cache, drawing, max_tokens, draft, json_schema, thinking, as_json, logprobs)
+        )
         load = partial(
             load_gemma, model, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
         )
@@ -133,9 +142,12 @@ def _text(prompt: str | None, files: _Files) -> tuple[str, str]:
 
 
 def _messages(
-    piped: str, asked: str, system: str | None, files: _Files, folder: Path
+    piped: str, asked: str, before: list[dict[str, Any]], files: _Files, folder: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The messages with their media read and prepared for the model in `folder`; and those without the question."""
+    """The messages with their media read and prepared for the model in `folder`; and those without the question.
+
+    `before` are messages that stand before all.
+    """
     from gemma_mlx.inputs.media import prepare_media
     from gemma_mlx.inputs.prompt import image_budget
     from gemma_mlx.inputs.video import MAX_FRAME_TOKENS
@@ -153,7 +165,6 @@ def _messages(
     ]
     recordings = [prepare_media({"type": "audio", "audio": source}, budget) for source in heard]
     text = "\n\n".join(part for part in (piped, asked) if part.strip())
-    before = [{"role": "system", "content": system}] if system else []
     asks = user_message(text, pictures, recordings, videos)
     return [*before, asks], [*before, user_message(piped, pictures, videos=videos)]
 
@@ -173,6 +184,7 @@ def _answer(question: Question, load: Callable[[Output], Gemma], output: Output)
             session=session,
             shared_messages=question.shared_messages,
             draft=question.draft,
+            grammar=gemma.json_grammar(question.schema) if question.schema is not None else None,
             progress=prefill_progress(output, interrupt),
         )
         for label in answer.prompt.labels:

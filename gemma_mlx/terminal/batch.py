@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal import stdin
 from gemma_mlx.terminal.answering import as_object, cut_note, figures
 from gemma_mlx.terminal.failures import one_line, report
-from gemma_mlx.terminal.output import Output, write_stdout
+from gemma_mlx.terminal.journal import Journal, file_digest
+from gemma_mlx.terminal.output import Output, UnwritableError, write_stdout
+from gemma_mlx.terminal.progress import BatchProgress
 from gemma_mlx.terminal.safe import visible_line
+from gemma_mlx.terminal.sidecars import Sidecars
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Reply
     from gemma_mlx.gemma import Gemma
-    from gemma_mlx.inputs.media import Media
+    from gemma_mlx.inputs.image import Budget
+
+
+class Labelled(Protocol):
+    """What a file was made into, with what a person is told about it."""
+
+    @property
+    def label(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How each file is answered."""
+
+    answer: Callable[[Any], Reply]
+    prepare: Callable[[str | bytes], Labelled]
+    journal: Journal | None
+    progress: BatchProgress
 
 
 @dataclass(frozen=True)
@@ -29,49 +50,94 @@ class Batch:
     """With "image", videos are taken for what they are."""
     output: Output
     max_tokens: int
-    detail: int | None = None
+    detail: Budget | None = None
     as_json: bool = False
     logprobs: bool = False
+    thinking: bool = False
     named: bool = False
     """Print `path<TAB>answer`, one line per file, where there are several."""
+    sidecars: Sidecars | None = None
+    """Where answers go in place of stdout."""
 
     def __post_init__(self) -> None:
         stdin.check_one_reader(("FILE", self.files))
 
-    def run(self, gemma: Gemma, answer: Callable[[Media], Reply]) -> None:
-        """Prints the answer about each file; ends with exit code 1 if one of them failed."""
-        from gemma_mlx.inputs.video import is_video
+    def run(
+        self,
+        gemma: Gemma,
+        answer: Callable[[Any], Reply],
+        prepare: Callable[[str | bytes], Labelled] | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        """Prints the answer about each file; ends with exit code 1 if one of them failed.
 
-        failed = False
-        for file in self.files:
-            try:
-                source = stdin.media_source(file)
-                kind = "video" if self.kind == "image" and is_video(source) else self.kind
-                part = {"type": kind, kind: source}
-                media = gemma.prompts.prepare(part, self.detail)
-                self.output.note(media.label)
-                self.output.status(f"working on {file} ...")
-                reply = answer(media)
-            except GemmaError as error:
-                failed = True
-                self.output.clear_status()
-                report(error, self.as_json, file=file)
-            else:
-                self._print(file, reply)
+        `prepare` makes of a file what `answer` takes; without it, that is a `Media`. Answers that are in `journal` are
+        taken from there, new ones are kept in it before they are shown.
+        """
+        failed = 0
+        unit = "images" if self.kind == "image" else "files"
+        with journal or nullcontext(), BatchProgress(self.output, len(self.files), unit) as progress:
+            work = _Work(answer, prepare or self._media(gemma), journal, progress)
+            for file in self.files:
+                progress.begin(file)
+                known = False
+                try:
+                    reply, known = self._reply(file, work)
+                    with progress.hidden():
+                        self._give(file, reply, known)
+                except UnwritableError:
+                    raise
+                except GemmaError as error:
+                    failed += 1
+                    with progress.hidden():
+                        report(error, self.as_json, file=file)
+                progress.end(worked=not known)
         if failed:
+            if len(self.files) > 1:
+                self.output.note(f"{len(self.files) - failed:,} of {len(self.files):,} files done, {failed:,} failed")
             sys.exit(1)
 
-    def _print(self, file: str, reply: Reply) -> None:
+    def _media(self, gemma: Gemma) -> Callable[[str | bytes], Labelled]:
+        from gemma_mlx.inputs.video import is_video
+
+        def media(source: str | bytes) -> Labelled:
+            kind = "video" if self.kind == "image" and is_video(source) else self.kind
+            return gemma.prompts.prepare({"type": kind, kind: source}, self.detail)
+
+        return media
+
+    def _reply(self, file: str, work: _Work) -> tuple[Reply, bool]:
+        """The answer about `file`, and whether it was known from the journal."""
+        from gemma_mlx.answer import Reply
+
+        source = stdin.media_source(file)
+        digest = file_digest(source) if work.journal is not None else ""
+        if work.journal is not None and (found := work.journal.find(digest)) is not None:
+            return Reply(**found), True
+        if self.sidecars is not None:
+            self.sidecars.check(file)
+        prepared = work.prepare(source)
+        with work.progress.hidden():
+            self.output.note(prepared.label)
+        reply = work.answer(prepared)
+        if work.journal is not None:
+            work.journal.keep(digest, vars(reply))
+        return reply, False
+
+    def _give(self, file: str, reply: Reply, known: bool) -> None:
+        """Writes an answer where it belongs, and what is to say of it."""
+        text = reply.text.strip()
+        place = self.sidecars.write(file, text) if self.sidecars is not None else None
         if self.as_json:
-            self.output.clear_status()
-            found = as_object(reply, thinking=False, logprobs=self.logprobs)
-            write_stdout(one_line({"file": file, **found}) + "\n")
-        else:
-            text = reply.text.strip()
+            found = as_object(reply, thinking=self.thinking, logprobs=self.logprobs)
+            beside = {"sidecar": str(place)} if place is not None else {}
+            write_stdout(one_line({"file": file, **beside, **found}) + "\n")
+        elif place is None:
             if self.named and len(self.files) > 1:
                 text = f"{visible_line(file)}\t{' '.join(text.split())}"
             self.output.answer(text)
             self.output.end_answer()
         if note := cut_note(reply, self.max_tokens):
-            self.output.note(note)
-        self.output.note(figures(reply))
+            self.output.note(f"{file}: {note}" if len(self.files) > 1 else note)
+        if not known:
+            self.output.note(figures(reply))

@@ -1,8 +1,11 @@
-"""gemma-mlx caption: pictures and videos -> a text about each."""
+"""gemma-mlx caption: pictures and videos -> a text about each, or in each."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,16 +13,53 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.batch import Batch
 from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
+from gemma_mlx.terminal.input_files import PICTURE_AND_VIDEO_SUFFIXES, named_files
 from gemma_mlx.terminal.loading import load_gemma
 from gemma_mlx.terminal.output import Output
+from gemma_mlx.terminal.sidecars import Sidecars
 
-_FILES_HELP = "Pictures and videos; - reads one from stdin."
+if TYPE_CHECKING:
+    from gemma_mlx.answer import Reply
+    from gemma_mlx.decoding.sampling import Sampling
+    from gemma_mlx.gemma import Gemma
+    from gemma_mlx.terminal.batch import Labelled
+    from gemma_mlx.terminal.journal import Journal
+
+Format = Literal["text", "jsonl", "txt-sidecar", "xmp"]
+
+_FILES_HELP = "Pictures and videos, folders of them, and patterns in quotes; - reads one from stdin."
 _PROMPT_HELP = 'What to ask about each. Default: "Describe this image in one sentence." (or video)'
+_FORMAT_HELP = "On stdout as text or jsonl (as --json), or beside each picture in NAME.txt or NAME.xmp."
+_OVERWRITE_HELP = "Write where a file is already; of another program's .xmp only the description changes."
+_OCR_HELP = "Read the text in each picture; dense pages are read in strips at full resolution."
+_RESUME_HELP = (
+    "Keep each answer on this disk as it comes, and take from there what is known; a run that was stopped goes on, "
+    "and shows all."
+)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked about each file, and how it is to be answered."""
+
+    prompt: str | None
+    ocr: bool
+    schema: dict[str, Any] | None
+    detail: int | Literal["auto"] | None
+    max_tokens: int
+    thinking: bool
+    logprobs: int
+    draft: flag.DraftMode
 
 
 def caption(
     files: Annotated[list[str], typer.Argument(metavar="FILE", help=_FILES_HELP)],
     prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help=_PROMPT_HELP)] = None,
+    ocr: Annotated[bool, typer.Option("--ocr", help=_OCR_HELP)] = False,
+    json_schema: flag.JsonSchema = None,
+    format: Annotated[Format, typer.Option("--format", help=_FORMAT_HELP)] = "text",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=_OVERWRITE_HELP)] = False,
+    resume: Annotated[bool, typer.Option("--resume", help=_RESUME_HELP)] = False,
     model: flag.Model = None,
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
     temperature: flag.Temperature = None,
@@ -32,37 +72,72 @@ def caption(
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
     adapter: flag.AdapterFolder = None,
+    thinking: flag.Thinking = False,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
 ) -> None:
-    """Describe pictures and videos. Of several files, each line of stdout is the path, a tab and the text.
+    """Describe pictures and videos, or read them. Of several files, each line is the path, a tab and the text.
 
     \b
     gemma-mlx caption photo.jpg
-    gemma-mlx caption --json *.png > captions.jsonl
+    gemma-mlx caption --resume --format jsonl "holiday/**/*.jpg" > captions.jsonl
+    gemma-mlx caption --format xmp --detail auto holiday
+    gemma-mlx caption --ocr letter.png
     """
+    as_json = as_json or format == "jsonl"
     with exit_codes(as_json):
         flag.check_flags(as_json=as_json, logprobs=logprobs)
         if prompt is not None and not prompt.strip():
             raise UsageError("--prompt is empty; write what to ask about each, or leave it out")
+        if ocr and json_schema is not None:
+            raise UsageError("--ocr gives the text as it stands, --json-schema gives JSON; leave one of them out")
+        if overwrite and format not in ("txt-sidecar", "xmp"):
+            raise UsageError("--overwrite has no effect without --format txt-sidecar or xmp; leave it out")
+        draft = flag.drafting_under(json_schema, draft, drafter)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+        named = named_files(files, PICTURE_AND_VIDEO_SUFFIXES)
         output = Output(quiet)
-        batch = Batch(files, "image", output, max_tokens, detail, as_json, bool(logprobs), named=True)
+        sidecars = Sidecars(named, format, overwrite) if format in ("txt-sidecar", "xmp") else None
+        batch = Batch(
+            *(named, "image", output, max_tokens, detail, as_json, bool(logprobs), thinking),
+            named=True,
+            sidecars=sidecars,
+        )
         show_warnings_in_one_line(output)
         gemma = load_gemma(model, output, drafter=drafter, draft=draft, adapter=adapter)
+        asked = _Asked(prompt, ocr, json_schema, detail, max_tokens, thinking, logprobs or 0, draft)
         sampling = drawing.sampling(gemma)
-        from gemma_mlx.tasks import captioning
+        journal = _journal(gemma, asked, sampling) if resume else None
+        answer, prepare = _answering(gemma, asked, sampling)
+        batch.run(gemma, answer, prepare, journal)
 
-        batch.run(
-            gemma,
-            lambda media: captioning.caption(
-                gemma,
-                media,
-                prompt,
-                sampling=sampling,
-                max_tokens=max_tokens,
-                logprobs=logprobs or 0,
-                draft=draft,
-            ),
-        )
+
+def _answering(
+    gemma: Gemma, asked: _Asked, sampling: Sampling
+) -> tuple[Callable[[Any], Reply], Callable[[str | bytes], Labelled] | None]:
+    """What answers about one file, and what prepares a file for it, if not the usual."""
+    from gemma_mlx.tasks import captioning, reading
+    from gemma_mlx.tasks.message import system_messages
+
+    options: dict[str, Any] = {
+        "sampling": sampling,
+        "max_tokens": asked.max_tokens,
+        "thinking": asked.thinking,
+        "logprobs": asked.logprobs,
+        "draft": asked.draft,
+    }
+    if asked.ocr:
+        read = partial(reading.read_page, gemma, prompt=asked.prompt or reading.PROMPT, **options)
+        return read, partial(reading.prepare_page, gemma, detail=asked.detail)
+    if asked.schema is not None:  # it stands before the pictures, and one session reads it once for all of them
+        options |= {"grammar": gemma.json_grammar(asked.schema), "session": gemma.session()}
+    before = system_messages(schema=asked.schema)
+    return partial(captioning.caption, gemma, prompt=asked.prompt, before=before, **options), None
+
+
+def _journal(gemma: Gemma, asked: _Asked, sampling: Sampling) -> Journal:
+    """Where answers to just this question, of just this model, are kept."""
+    from gemma_mlx.terminal.journal import Journal
+
+    return Journal({"model": asdict(gemma.identity), "asked": asdict(asked), "sampling": asdict(sampling)})

@@ -20,7 +20,7 @@ HELP = """\
 /image PATH   picture for the next message
 /video PATH   video for the next message; /audio PATH adds its sound
 /audio PATH   sound for the next message
-/detail N     tokens per picture, 70-1120
+/detail N     tokens per picture, 70-1120 or auto
 /think on|off thinking first
 /system TEXT  instructions; empty: none
 /drop         take back what waits for the next message
@@ -146,10 +146,12 @@ class ChatScreen:
         self._output.note(f"taken back: {', '.join(labels)}" if labels else "nothing waits for the next message")
 
     def _set_detail(self, text: str) -> None:
-        if text not in map(str, DETAILS):
-            raise UsageError(f"/detail takes one of {', '.join(map(str, DETAILS))}, not {text!r}")
-        self._conversation.detail = int(text)
-        self._output.note(f"pictures attached from now on take up to {text} tokens")
+        if text not in ("auto", *map(str, DETAILS)):
+            raise UsageError(f"/detail takes one of {', '.join(map(str, DETAILS))} or auto, not {text!r}")
+        self._conversation.detail = "auto" if text == "auto" else int(text)
+        self._output.note(
+            f"pictures attached from now on take {'what they need' if text == 'auto' else f'up to {text} tokens'}"
+        )
 
     def _set_thinking(self, text: str) -> None:
         if text not in ("on", "off"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,10 +21,28 @@ DETAILS = (70, 140, 280, 560, 1120)
 DraftMode = Literal["auto", "mtp", "lookup", "off"]
 
 
-def _detail(value: int | None) -> int | None:
-    if value is not None and value not in DETAILS:
-        raise typer.BadParameter(f"{value} is not one of {', '.join(map(str, DETAILS))}")
-    return value
+def _detail(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if text not in map(str, DETAILS):
+        raise typer.BadParameter(f"{text} is not one of {', '.join(map(str, DETAILS))} or auto")
+    return int(text)
+
+
+def _schema(text: str) -> dict[str, Any]:
+    """The JSON schema in the file called `text`."""
+    from gemma_mlx.decoding.json_grammar import check_schema
+
+    try:
+        schema = json.loads(Path(text).read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the JSON schema {text}: {error.strerror or error}; check the path") from None
+    except ValueError as error:
+        raise UsageError(f"{text} is not JSON ({error}); write a JSON schema into it") from None
+    check_schema(schema)
+    if not isinstance(schema, dict):
+        raise UsageError(f"{text} holds {json.dumps(schema)}, which admits all or nothing; write a JSON schema into it")
+    return schema
 
 
 def tokens(text: str) -> int:
@@ -45,10 +64,13 @@ _MODEL = "Folder of the model. Default: $GEMMA_MLX_MODEL, else the last one conv
 _TEMPERATURE = "How freely to draw tokens; 0 always takes the likeliest."
 _MIN_P = "Draw only tokens at least this likely beside the likeliest, 0 to 1."
 _PENALTY = "Above 1 avoids what was said before."
-_DETAIL = "Most tokens per picture or frame: 70, 140, 280, 560 or 1120; more shows smaller things."
+_DETAIL = (
+    "Most tokens per picture or frame: 70, 140, 280, 560 or 1120; more shows smaller things, auto takes what it needs."
+)
 _VIDEO = "A video, without its sound; - reads it from stdin. Repeatable."
 _SOUND = "Also listen to the sound track of each --video."
 _FRAMES = "Frames to take of each video, evenly spread, 1 to 60. Default: one a second, at most 32."
+_JSON_SCHEMA = "Answer in JSON that follows the schema in FILE, always whole; thoughts come before. Nobody drafts then."
 _CACHE = "Keep in FILE what is read of piped text and pictures, for the next question about them."
 _DRAFTER = "Folder of the draft head. Default: the folder drafter in the model's, if there is one."
 _DRAFT = "Who drafts tokens: the drafter (mtp), what was said before (lookup), both or nobody. Only speed changes."
@@ -95,11 +117,12 @@ Videos = Annotated[list[str] | None, typer.Option("--video", metavar="FILE", hel
 SoundTracks = Annotated[bool, typer.Option("--sound", help=_SOUND)]
 Frames = Annotated[int | None, typer.Option("--frames", min=1, max=60, metavar="N", help=_FRAMES)]
 Detail = Annotated[
-    int | None,
-    typer.Option(
-        "--detail", callback=_detail, metavar="TOKENS", help=_DETAIL, show_default="the model's; 70 for frames"
-    ),
+    Any,
+    typer.Option("--detail", parser=_detail, metavar="TOKENS", help=_DETAIL, show_default="the model's; 70 for frames"),
 ]
+"""An int, "auto" or None."""
+JsonSchema = Annotated[Any, typer.Option("--json-schema", parser=_schema, metavar="FILE", help=_JSON_SCHEMA)]
+"""A dict or None."""
 DrafterFolder = Annotated[str | None, typer.Option("--drafter", metavar="FOLDER", help=_DRAFTER)]
 AdapterFolder = Annotated[str | None, typer.Option("--adapter", metavar="FOLDER", help=_ADAPTER)]
 Draft = Annotated[DraftMode, typer.Option("--draft", help=_DRAFT)]
@@ -152,7 +175,7 @@ class Drawing:
 
 
 def check_flags(
-    *, as_json: bool = False, logprobs: int | None = None, detail: int | None = None, pictures: bool = True
+    *, as_json: bool = False, logprobs: int | None = None, detail: int | str | None = None, pictures: bool = True
 ) -> None:
     """UsageError for a flag that would do nothing."""
     if logprobs and not as_json:
@@ -165,3 +188,13 @@ def check_video_flags(videos: bool, sound: bool, frames: int | None) -> None:
     """UsageError for a flag about videos where there is none."""
     if not videos and (sound or frames is not None):
         raise UsageError(f"{'--sound' if sound else '--frames'} has no effect without a video; add --video FILE")
+
+
+def drafting_under(schema: object, draft: DraftMode, drafter: str | None) -> DraftMode:
+    """Who may draft: nobody where a JSON schema is followed. UsageError where somebody was asked to."""
+    if schema is None:
+        return draft
+    if draft in ("mtp", "lookup") or drafter is not None:
+        asked = f"--draft {draft}" if drafter is None else "--drafter"
+        raise UsageError(f"{asked} has no effect with --json-schema, under which nobody drafts; leave one of them out")
+    return "off"

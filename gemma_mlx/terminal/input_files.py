@@ -1,0 +1,41 @@
+"""What a person names on the command line -> files: a folder stands for what lies in it, a pattern for what fits it."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from gemma_mlx.errors import UsageError
+
+_STILL = [".png", ".jpg", ".jpeg", ".jpe", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif", ".jp2"]
+_RARE = [".j2k", ".ppm", ".pgm", ".pbm", ".ico", ".icns"]
+_MOVING = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"]
+PICTURE_AND_VIDEO_SUFFIXES = frozenset([*_STILL, *_RARE, *_MOVING])
+
+
+def named_files(names: Sequence[str], suffixes: frozenset[str]) -> list[str]:
+    """The files that `names` stand for, in their order. UsageError for a folder or pattern that stands for none.
+
+    A folder gives the files in it that end in one of `suffixes`, by name; not those in folders within, for which a
+    pattern has `**`. A name that is no file and has `*`, `?` or `[` in it is a pattern. Hidden files are passed over.
+    """
+    files: list[str] = []
+    for name in names:
+        if os.path.isdir(name):  # noqa: PTH112  # False also for a name that is too long
+            found = sorted(
+                str(path)
+                for path in Path(name).iterdir()
+                if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+            )
+            if not found:
+                raise UsageError(f"the folder {name} holds no picture or video; name the files, or a pattern in quotes")
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            found = sorted(path for path in glob.glob(name, recursive=True) if Path(path).is_file())  # noqa: PTH207
+            if not found:
+                raise UsageError(f"no file fits {name}; check the pattern")
+        else:
+            found = [name]
+        files += found
+    return files
