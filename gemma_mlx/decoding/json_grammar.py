@@ -161,9 +161,9 @@ class Place:
         """
         best: list[int] | None = None
         for number in range(_WALKS):
-            if (number >= _FIRST_WALKS) if best is None else (not best or not thorough):
-                break
             limit = most if best is None else len(best) - 1
+            if limit < 0 or (number >= _FIRST_WALKS if best is None else not thorough):
+                break
             found = self._walk(limit, np.random.default_rng(number) if number > 1 else None, longest=number != 1)
             best = best if found is None else found
         return best

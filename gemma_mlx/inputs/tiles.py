@@ -21,8 +21,10 @@ OVERLAP_PX = 2 * PATCH_SIDE_PX
 """At least a whole line of print at 300 dpi, whichever way the edge cuts the lines."""
 LEAST_HEIGHT_PX = 4 * OVERLAP_PX
 """Strips are no lower: a page so wide that they would be is scaled down in width."""
+_MOST_LINES = 8
+"""No more lines are taken for the same: of the smallest print that can be read, so many fit the overlap."""
 _SAME_LINE = 0.8
-"""How alike two readings of a line are, at least; of the lines that an edge cuts, one is often read badly."""
+"""How alike two readings of a line are, at least."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _joined(above: list[str], below: list[str]) -> list[str]:
     `above` may go on behind that run with one line, of which it saw the upper half, and `below` begin before it with
     one, of which it saw the lower half: those two are left out.
     """
-    for length in range(min(len(above), len(below)), 0, -1):
+    for length in range(min(len(above), len(below), _MOST_LINES), 0, -1):
         for cut_above in (0, 1):
             for cut_below in (0, 1):
                 end = len(above) - cut_above
@@ -73,5 +75,9 @@ def _joined(above: list[str], below: list[str]) -> list[str]:
 
 
 def _alike(first: str, second: str) -> bool:
+    """Whether both are readings of one line. Lines of a table differ in their digits alone, and all of them count."""
     first, second = (" ".join(line.split()).casefold() for line in (first, second))
-    return first == second or SequenceMatcher(None, first, second, autojunk=False).ratio() >= _SAME_LINE
+    if first == second:
+        return True
+    digits = ["".join(filter(str.isdigit, line)) for line in (first, second)]
+    return digits[0] == digits[1] and SequenceMatcher(None, first, second, autojunk=False).ratio() >= _SAME_LINE

@@ -38,6 +38,18 @@ def test_every_length_that_holds_an_answer_gives_a_whole_one(miniature: Gemma) -
         miniature.reply(HELLO, grammar=grammar, max_tokens=least - 1)
 
 
+def test_an_answer_that_could_go_on_is_ended_with_its_last_token(miniature: Gemma) -> None:
+    """A number may end at every digit, so the way to the end is empty, and still takes the token that ends it."""
+    grammar = miniature.json_grammar({"type": ["null", "integer"]})
+    for max_tokens in (2, 3, 5):
+        reply = miniature.reply(
+            HELLO, grammar=grammar, max_tokens=max_tokens, sampling=miniature.sampling(temperature=0)
+        )
+        assert reply.finish_reason in ("stop", "closed")
+        assert reply.tokens[-1] in grammar.stop_ids
+        assert len(reply.tokens) <= max_tokens
+
+
 def test_a_thought_comes_first_and_leaves_room_for_the_answer(miniature: Gemma) -> None:
     grammar = miniature.json_grammar(LIST)
     sampling = miniature.sampling(temperature=0.0)

@@ -88,5 +88,6 @@ def test_a_place_admits_what_may_come_and_ends_where_it_may(miniature: Gemma) ->
         place = following
     assert place.may_end
     assert place.ending(0) == []
+    assert place.ending(-1) is None
     assert place.admitted()[grammar.stop_id]
     assert grammar.start().ending(len(grammar.shortest) - 1) is None
