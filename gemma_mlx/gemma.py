@@ -180,7 +180,7 @@ class Gemma:
     @property
     def adapter_digest(self) -> str:
         """Tells the adapter that it answers with from any other; empty without one."""
-        return self._identity.adapter
+        return self.identity.adapter
 
     @property
     def miniature(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from gemma_mlx.answer import Reply
 from gemma_mlx.errors import InputError
 from gemma_mlx.gemma import Gemma
-from gemma_mlx.inputs.detail import auto_budget
+from gemma_mlx.inputs.detail import MOST_LOST_READING, auto_budget
 from gemma_mlx.inputs.image import BUDGETS, Budget, open_image
 from gemma_mlx.inputs.media import Media
 from gemma_mlx.inputs.tiles import TILE_TOKENS, joined, strips
@@ -29,7 +29,7 @@ class Page:
 
 
 def prepare_page(gemma: Gemma, source: str | bytes | Path, detail: Budget | None = None) -> Page:
-    """The picture in strips where one picture would lose its small print; with a `detail`, always in one piece.
+    """The picture in strips where one piece would lose small print; with a number for `detail`, always in one piece.
 
     InputError for what is no picture.
     """
@@ -37,9 +37,10 @@ def prepare_page(gemma: Gemma, source: str | bytes | Path, detail: Budget | None
     if is_video(source):
         raise InputError(f"{name} is a video; --ocr reads pictures")
     page = open_image(source)
-    budget = auto_budget(page) if detail in (None, "auto") else detail
-    cut = strips(page.width, page.height) if detail is None and budget == BUDGETS[-1] else strips(1, 1)
-    if len(cut) == 1:
+    chosen = auto_budget(page, MOST_LOST_READING)
+    budget = chosen if detail is None or detail == "auto" else detail
+    cut = strips(page.width, page.height)
+    if len(cut) == 1 or chosen < BUDGETS[-1] or budget == detail:
         media = gemma.prompts.prepare({"type": "image", "image": page}, budget)
         label = f"{name} {page.width}x{page.height} -> {media.soft_tokens:,} tokens"
         return Page((replace(media, label=label),), label)
