@@ -200,6 +200,11 @@ class Gemma:
             schema, tokenizer.to_json(), self.config.text.vocab_size, [end, *sorted(self.stop_ids - {end})]
         )
 
+    def constraint(self, grammar: JsonGrammar, max_tokens: int, thinking: bool) -> Constraint:
+        """What holds one answer to `grammar`. UsageError where not even the shortest fits `max_tokens`."""
+        special = self.prompts.tokenizer.special
+        return Constraint(grammar, max_tokens, (special.channel_open, special.channel_close) if thinking else None)
+
     def session(self) -> Session:
         """Caches for one conversation: hand it to each `stream` or `reply` of that conversation."""
         pace = self.plan.pace
@@ -294,9 +299,7 @@ class Gemma:
         prepared = self.prepare(messages, detail)
         prompt = self.prompts.build(prepared, thinking=thinking)
         room = self._room(len(prompt), 1)
-        special = self.prompts.tokenizer.special
-        channel = (special.channel_open, special.channel_close) if thinking else None
-        constraint = Constraint(grammar, min(max_tokens, room), channel) if grammar is not None else None
+        constraint = self.constraint(grammar, min(max_tokens, room), thinking) if grammar is not None else None
         drafting = None
         if constraint is None:  # under a grammar, each token decides what may follow
             drafting = drafting_after(prompt.ids, draft, self.depth_rule, self.drafter, self.prompts.tokenizer)

@@ -127,6 +127,8 @@ class Batch:
     def _give(self, file: str, reply: Reply, known: bool) -> None:
         """Writes an answer where it belongs, and what is to say of it."""
         text = reply.text.strip()
+        if self.thinking and not self.as_json and reply.thought:
+            self.output.thought(reply.thought)
         place = self.sidecars.write(file, text) if self.sidecars is not None else None
         if self.as_json:
             found = as_object(reply, thinking=self.thinking, logprobs=self.logprobs)

@@ -131,7 +131,11 @@ def _answering(
         read = partial(reading.read_page, gemma, prompt=asked.prompt or reading.PROMPT, **options)
         return read, partial(reading.prepare_page, gemma, detail=asked.detail)
     if asked.schema is not None:  # it stands before the pictures, and one session reads it once for all of them
-        options |= {"grammar": gemma.json_grammar(asked.schema), "session": gemma.session()}
+        grammar = gemma.json_grammar(asked.schema)
+        gemma.constraint(
+            grammar, asked.max_tokens, asked.thinking
+        )  # what fits no answer is wrong usage, not 500 errors
+        options |= {"grammar": grammar, "session": gemma.session()}
     before = system_messages(schema=asked.schema)
     return partial(captioning.caption, gemma, prompt=asked.prompt, before=before, **options), None
 

@@ -159,9 +159,12 @@ def test_json_that_follows_a_schema_with_the_schema_read_once(run: Run, folder: 
     assert second["reused_tokens"] > len(json.dumps(SCHEMA)) / 4
     asked = run("ask", "What is shown?", "--image", folder / "0.png", "--json-schema", schema)
     assert set(json.loads(asked.out)) == {"colour", "count"}
-    short = run("ask", "What is shown?", "--image", folder / "0.png", "--json-schema", schema, "-n", 5)
-    assert (short.code, short.out) == (2, "")
-    assert "5 may come" in short.err
+    for verb in (["ask", "What is shown?", "--image"], ["caption"]):
+        short = run(*verb, folder / "0.png", "--json-schema", schema, "-n", 5)
+        assert (short.code, short.out) == (2, "")
+        assert "5 may come" in short.err
+    thought = run("caption", folder / "0.png", "--json-schema", schema, "--thinking", "-n", 60)
+    assert set(json.loads(thought.out)) == {"colour", "count"}
 
 
 @pytest.mark.parametrize(
