@@ -1,0 +1,123 @@
+"""What was heard so far of a recording, kept so that work that was killed goes on and computes nothing twice.
+
+One file of JSON Lines for each recording and way of hearing it, in the program's own folder and readable by its owner
+alone. A window is found again by its place; the cuts are made anew, which takes a moment and gives the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from gemma_mlx.errors import GemmaError
+from gemma_mlx.tasks.listening import Heard
+from gemma_mlx.tasks.windows import Window
+
+FORM = 1
+"""Goes up when the same settings would be heard or cut otherwise."""
+_END_BYTES = 1 << 20
+_KEPT_S = 30 * 86_400
+
+
+def recording_identity(path: Path) -> dict[str, Any]:
+    """Which recording is at `path`: its size, when it was changed, and a digest of its first and last mebibyte."""
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        digest = hashlib.blake2b(file.read(_END_BYTES), digest_size=16)
+        file.seek(max(0, about.st_size - _END_BYTES))
+        digest.update(file.read(_END_BYTES))
+    return {"size_bytes": about.st_size, "changed_ns": about.st_mtime_ns, "digest": digest.hexdigest()}
+
+
+class Journal:
+    """What was heard of one recording. Use in a `with`; the file stays until `remove`."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], *, restart: bool = False) -> None:
+        """`identity` is all that what is heard depends on. With `restart`, what there was is thrown away.
+
+        GemmaError where the folder cannot be written.
+        """
+        described = json.dumps({"form": FORM, **identity}, sort_keys=True)
+        self.path = folder / f"{hashlib.blake2b(described.encode(), digest_size=16).hexdigest()}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _forget_old(folder)
+            if restart:
+                self.path.unlink(missing_ok=True)
+            self._done, whole_bytes = _read(self.path)
+            self._lines = self._open(whole_bytes)
+        except OSError as error:
+            raise GemmaError(
+                f"cannot keep what was heard in {folder} ({error.strerror}); make room there, or set GEMMA_MLX_HOME"
+            ) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lines.close()
+
+    def __len__(self) -> int:
+        return len(self._done)
+
+    def of(self, window: Window) -> Heard | None:
+        """What was heard in it, if it was."""
+        return self._done.get(_place(window))
+
+    def keep(self, window: Window, heard: Heard) -> None:
+        """From now on also a kill does not lose it."""
+        self._lines.write(json.dumps({"place": _place(window), **vars(heard)}) + "\n")
+        self._lines.flush()
+
+    def remove(self) -> None:
+        """The work is done."""
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _open(self, whole_bytes: int) -> TextIO:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        os.ftruncate(descriptor, whole_bytes)
+        os.lseek(descriptor, 0, os.SEEK_END)
+        return os.fdopen(descriptor, "w", encoding="utf-8")
+
+
+def _read(path: Path) -> tuple[dict[str, Heard], int]:
+    """What is in the journal, and how long it is up to the last whole line: a kill may have cut one short."""
+    done: dict[str, Heard] = {}
+    whole_bytes = 0
+    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        try:
+            found = json.loads(line) if line.endswith(b"\n") else None
+            place = found.pop("place")
+            done[place] = Heard(**{**found, **_tuples(found)})
+        except (ValueError, TypeError, AttributeError, KeyError):
+            break
+        whole_bytes += len(line)
+    return done, whole_bytes
+
+
+def _tuples(found: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {
+        "doubts": tuple(found["doubts"]),
+        "tokens": tuple(found["tokens"]),
+        "logprobs": tuple(tuple((index, value) for index, value in best) for best in found["logprobs"]),
+    }
+
+
+def _place(window: Window) -> str:
+    return f"{window.start_s:.2f}-{window.end_s:.2f}"
+
+
+def _forget_old(folder: Path) -> None:
+    """Nobody comes back to what was left a month ago."""
+    for path in folder.glob("*.jsonl"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_S:
+                path.unlink()

@@ -1,0 +1,166 @@
+"""One window of speech -> what the model hears in it, and what makes that doubtful."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gemma_mlx.answer import Reply
+from gemma_mlx.decoding.sampling import Sampling
+from gemma_mlx.decoding.speculate import DraftMode
+from gemma_mlx.gemma import Gemma
+from gemma_mlx.inputs.pauses import HOP_SAMPLES
+from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gemma_mlx.tasks.loops import MOST_CHARACTERS_PER_S, Loop, LoopWatch
+from gemma_mlx.tasks.message import user_message
+from gemma_mlx.tasks.transcription import Wanted
+from gemma_mlx.tasks.windows import quietest
+
+Samples = NDArray[np.float32]
+Doubt = Literal["loop", "cut off", "low log-probability", "speech without text", "too much text", "no translation"]
+
+LOW_LOGPROB = -1.0
+"""Below this mean, a token is on average less likely than one in e."""
+RETRY_TEMPERATURE = 0.4
+_SHORTEST_HALF_S = 0.5
+_SURELY_SPOKEN_S = 0.5
+_COUNTS = ("audio_tokens", "prompt_tokens", "reused_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was made of one window. `said` is what was said, where `text` is its translation."""
+
+    text: str
+    said: str | None = None
+    doubts: tuple[Doubt, ...] = ()
+    mean_logprob: float | None = None
+    """Of the tokens as they were chosen, by the model itself; None where there is none."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Tokens by their kind, of all attempts."""
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    answer: str
+    reply: Reply
+    loop: Loop | None
+
+
+class Listener:
+    """Asks the same of each window: the prompt before the sound is computed once, for all of them."""
+
+    def __init__(
+        self, gemma: Gemma, wanted: Wanted, *, max_tokens: int, draft: DraftMode = "auto", logprobs: int = 0
+    ) -> None:
+        """`logprobs` is how many of the likeliest tokens of each place are wanted."""
+        self._gemma = gemma
+        self._wanted = wanted
+        self._max_tokens = max_tokens
+        self._draft: DraftMode = draft
+        self._logprobs = logprobs
+        self._session = gemma.session()
+        self._shared = [user_message(wanted.prompt)]
+        self.prompt_tokens = len(gemma.prompts.build(self._shared))
+        """What a prompt has without a sound."""
+        self._primed = False
+
+    def hear(self, samples: Samples, spoken_s: float) -> Heard:
+        """What is said in `samples`, in which somebody speaks for `spoken_s`.
+
+        A loop is tried again in two halves, cut at the quietest place, and then with some chance; if it stays, the
+        text ends where it begins. The answer to the same samples is the same, whatever was heard before.
+        """
+        first = self._attempt(samples)
+        attempts, used = [first], [first]
+        if first.loop is not None:
+            for sounds, temperature in ((_halves(samples), 0.0), ([samples], RETRY_TEMPERATURE)):
+                again = [self._attempt(sound, temperature) for sound in sounds]
+                attempts += again
+                if again and not any(attempt.loop for attempt in again):
+                    used = again
+                    break
+        return self._heard(used, attempts, len(samples) / SAMPLE_RATE_HZ, spoken_s)
+
+    def _attempt(self, samples: Samples, temperature: float = 0.0) -> _Attempt:
+        self._prime()
+        watch, loop, text = LoopWatch(len(samples) / SAMPLE_RATE_HZ), None, ""
+        answer = self._gemma.stream(
+            [user_message(self._wanted.prompt, sounds=[(samples, SAMPLE_RATE_HZ)])],
+            sampling=self._sampling(temperature),
+            max_tokens=self._max_tokens,
+            logprobs=max(1, self._logprobs),
+            session=self._session,
+            shared_messages=self._shared,
+            draft=self._draft,
+        )
+        steps = iter(answer)
+        for step in steps:
+            if step.channel == "answer":
+                text += step.text
+                loop = watch.push(step.text)
+            if loop is not None:
+                break
+        close = getattr(steps, "close", None)
+        if close is not None:
+            close()
+        return _Attempt(text if loop is None else text[: loop.kept], answer.reply, loop)
+
+    def _sampling(self, temperature: float) -> Sampling:
+        chance = {"seed": 0} if temperature else {}
+        return self._gemma.sampling(temperature=temperature, **chance)
+
+    def _prime(self) -> None:
+        """Computes what all prompts begin with, so that the first window is computed as every later one is."""
+        if not self._primed:
+            silence = np.zeros(SAMPLES_PER_FRAME, dtype=np.float32)
+            asked = [user_message(self._wanted.prompt, sounds=[(silence, SAMPLE_RATE_HZ)])]
+            greedy = self._sampling(0.0)
+            self._gemma.reply(asked, sampling=greedy, max_tokens=1, session=self._session, draft="off")
+            self._primed = True
+
+    def _heard(self, used: list[_Attempt], attempts: list[_Attempt], sound_s: float, spoken_s: float) -> Heard:
+        read = [self._wanted.read(attempt.answer) for attempt in used]
+        text = " ".join(text for text, _ in read if text)
+        said = [said for _, said in read if said is not None]
+        chosen = [
+            dict(best).get(token, best[-1][1])
+            for attempt in used
+            for token, best in zip(attempt.reply.tokens, attempt.reply.logprobs, strict=True)
+        ]
+        mean = round(sum(chosen) / len(chosen), 2) if chosen else None
+        found: dict[Doubt, bool] = {
+            "loop": any(attempt.loop for attempt in used),
+            "cut off": any(attempt.reply.finish_reason == "length" for attempt in used),
+            "low log-probability": bool(text) and mean is not None and mean < LOW_LOGPROB,
+            "speech without text": not text and spoken_s >= _SURELY_SPOKEN_S,
+            "too much text": len(text) > MOST_CHARACTERS_PER_S * max(1.0, sound_s),
+            "no translation": self._wanted.target is not None and bool(text) and not said,
+        }
+        counts: Counter[str] = Counter()
+        for attempt in attempts:
+            counts.update({name: getattr(attempt.reply, name) for name in _COUNTS})
+        return Heard(
+            text=text,
+            said=" ".join(said) if said else None,
+            doubts=tuple(doubt for doubt, is_so in found.items() if is_so),
+            mean_logprob=mean,
+            counts=dict(counts),
+            tokens=tuple(token for attempt in used for token in attempt.reply.tokens) if self._logprobs else (),
+            logprobs=tuple(best for attempt in used for best in attempt.reply.logprobs) if self._logprobs else (),
+        )
+
+
+def _halves(samples: Samples) -> list[Samples]:
+    """`samples` in two, cut at the quietest place; nothing where there is too little to cut."""
+    if len(samples) < 4 * _SHORTEST_HALF_S * SAMPLE_RATE_HZ:
+        return []
+    cut = quietest(samples) * HOP_SAMPLES
+    return [samples[:cut], samples[cut:]]

@@ -1,0 +1,104 @@
+"""Segments as text, subtitles or a table: pieces to be written one after the other, the first of them the head.
+
+Times are those of the cuts. A segment is one cue, whatever its length: where in it a word is said is not known, and is
+not made up. Lines of a cue are broken between words.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from gemma_mlx.tasks.transcript import PRECISION_S, Segment
+
+Format = Literal["txt", "srt", "vtt", "tsv", "json"]
+FORMATS: tuple[Format, ...] = ("txt", "srt", "vtt", "tsv", "json")
+TIMED: frozenset[Format] = frozenset({"srt", "vtt"})
+"""Those that are shown while something is heard."""
+
+PARAGRAPH_S = 2.0
+"""A pause as long as this begins a new line of plain text."""
+LINE_CHARACTERS = 42
+"""As long as a line of subtitles usually is."""
+
+
+def written(segments: Iterable[Segment], format: Format, about: dict[str, Any]) -> Iterator[str]:
+    """The transcript in `format`, piece by piece; `about` is what else JSON says of the recording."""
+    writers: dict[Format, Callable[[Iterable[Segment]], Iterator[str]]] = {
+        "txt": _txt,
+        "srt": _srt,
+        "vtt": _vtt,
+        "tsv": _tsv,
+        "json": lambda found: _json(found, about),
+    }
+    return writers[format](segments)
+
+
+def as_object(segment: Segment) -> dict[str, Any]:
+    """What JSON says of a segment."""
+    heard = segment.heard
+    found: dict[str, Any] = {
+        "start_s": round(segment.start_s, 2),
+        "end_s": round(segment.end_s, 2),
+        "text": segment.text,
+        **({} if heard.said is None else {"said": heard.said}),
+        "doubts": list(heard.doubts),
+        "mean_logprob": heard.mean_logprob,
+    }
+    return {**found, "tokens": heard.tokens, "logprobs": heard.logprobs} if heard.logprobs else found
+
+
+def _txt(segments: Iterable[Segment]) -> Iterator[str]:
+    before: Segment | None = None
+    for segment in segments:
+        if text := " ".join(segment.text.split()):
+            gap = "" if before is None else "\n" if segment.start_s - before.end_s >= PARAGRAPH_S else " "
+            yield gap + text
+            before = segment
+    yield "\n"
+
+
+def _srt(segments: Iterable[Segment]) -> Iterator[str]:
+    for number, segment in enumerate(_with_text(segments), start=1):
+        lines = [line.replace("-->", "->") for line in _lines(segment.text)]
+        yield f"{number}\n{_clock(segment.start_s, ',')} --> {_clock(segment.end_s, ',')}\n" + "\n".join(lines) + "\n\n"
+
+
+def _vtt(segments: Iterable[Segment]) -> Iterator[str]:
+    yield "WEBVTT\n\n"
+    for segment in _with_text(segments):
+        lines = [html.escape(line, quote=False) for line in _lines(segment.text)]
+        yield f"{_clock(segment.start_s, '.')} --> {_clock(segment.end_s, '.')}\n" + "\n".join(lines) + "\n\n"
+
+
+def _tsv(segments: Iterable[Segment]) -> Iterator[str]:
+    yield "start_s\tend_s\ttext\tdoubts\n"
+    for segment in segments:
+        text, doubts = " ".join(segment.text.split()), ", ".join(segment.heard.doubts)
+        yield f"{segment.start_s:.2f}\t{segment.end_s:.2f}\t{text}\t{doubts}\n"
+
+
+def _json(segments: Iterable[Segment], about: dict[str, Any]) -> Iterator[str]:
+    head = json.dumps({**about, "precision_s": PRECISION_S}, ensure_ascii=False)
+    yield head[:-1] + ', "segments": ['
+    for number, segment in enumerate(segments):
+        yield ("," if number else "") + "\n  " + json.dumps(as_object(segment), ensure_ascii=False)
+    yield "\n]}\n"
+
+
+def _with_text(segments: Iterable[Segment]) -> Iterator[Segment]:
+    return (segment for segment in segments if segment.text.strip())
+
+
+def _lines(text: str) -> list[str]:
+    return textwrap.wrap(" ".join(text.split()), LINE_CHARACTERS)
+
+
+def _clock(seconds: float, mark: str) -> str:
+    """01:02:03,450"""
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{mark}{milliseconds % 1000:03}"
