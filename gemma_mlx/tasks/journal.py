@@ -6,6 +6,7 @@ alone. A window is found again by its place; the cuts are made anew, which takes
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -82,6 +83,11 @@ class Journal:
 
     def _open(self, whole_bytes: int) -> TextIO:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+        except BlockingIOError:
+            os.close(descriptor)
+            raise GemmaError("another process transcribes this recording the same way; wait for it") from None
         os.ftruncate(descriptor, whole_bytes)
         os.lseek(descriptor, 0, os.SEEK_END)
         return os.fdopen(descriptor, "w", encoding="utf-8")

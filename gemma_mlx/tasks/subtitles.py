@@ -1,4 +1,4 @@
-"""Segments as text, subtitles or a table: pieces to be written one after the other, the first of them the head.
+"""Segments as text, subtitles or a table: pieces to be written one after the other, and a newline after the last.
 
 Times are those of the cuts. A segment is one cue, whatever its length: where in it a word is said is not known, and is
 not made up. Lines of a cue are broken between words.
@@ -58,27 +58,29 @@ def _txt(segments: Iterable[Segment]) -> Iterator[str]:
             gap = "" if before is None else "\n" if segment.start_s - before.end_s >= PARAGRAPH_S else " "
             yield gap + text
             before = segment
-    yield "\n"
 
 
 def _srt(segments: Iterable[Segment]) -> Iterator[str]:
     for number, segment in enumerate(_with_text(segments), start=1):
         lines = [line.replace("-->", "->") for line in _lines(segment.text)]
-        yield f"{number}\n{_clock(segment.start_s, ',')} --> {_clock(segment.end_s, ',')}\n" + "\n".join(lines) + "\n\n"
+        gap = "\n\n" if number > 1 else ""
+        times = f"{_clock(segment.start_s, ',')} --> {_clock(segment.end_s, ',')}"
+        yield f"{gap}{number}\n{times}\n" + "\n".join(lines)
 
 
 def _vtt(segments: Iterable[Segment]) -> Iterator[str]:
-    yield "WEBVTT\n\n"
+    yield "WEBVTT"
     for segment in _with_text(segments):
         lines = [html.escape(line, quote=False) for line in _lines(segment.text)]
-        yield f"{_clock(segment.start_s, '.')} --> {_clock(segment.end_s, '.')}\n" + "\n".join(lines) + "\n\n"
+        times = f"{_clock(segment.start_s, '.')} --> {_clock(segment.end_s, '.')}"
+        yield f"\n\n{times}\n" + "\n".join(lines)
 
 
 def _tsv(segments: Iterable[Segment]) -> Iterator[str]:
-    yield "start_s\tend_s\ttext\tdoubts\n"
+    yield "start_s\tend_s\ttext\tdoubts"
     for segment in segments:
         text, doubts = " ".join(segment.text.split()), ", ".join(segment.heard.doubts)
-        yield f"{segment.start_s:.2f}\t{segment.end_s:.2f}\t{text}\t{doubts}\n"
+        yield f"\n{segment.start_s:.2f}\t{segment.end_s:.2f}\t{text}\t{doubts}"
 
 
 def _json(segments: Iterable[Segment], about: dict[str, Any]) -> Iterator[str]:
@@ -86,7 +88,7 @@ def _json(segments: Iterable[Segment], about: dict[str, Any]) -> Iterator[str]:
     yield head[:-1] + ', "segments": ['
     for number, segment in enumerate(segments):
         yield ("," if number else "") + "\n  " + json.dumps(as_object(segment), ensure_ascii=False)
-    yield "\n]}\n"
+    yield "\n]}"
 
 
 def _with_text(segments: Iterable[Segment]) -> Iterator[Segment]:

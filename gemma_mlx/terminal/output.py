@@ -102,6 +102,11 @@ class Output:
         """Whether anybody would see how far something has come."""
         return self._notes_to_terminal and not self.quiet
 
+    @property
+    def answers_to_terminal(self) -> bool:
+        """Whether answers and notes may stand on the same screen."""
+        return self._to_terminal
+
     def clear_status(self) -> None:
         """Takes away what `status` showed."""
         if self._status_shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import BinaryIO
 
 from gemma_mlx.errors import InputError, UsageError
 from gemma_mlx.terminal.output import is_terminal
@@ -45,3 +46,10 @@ def read_text() -> str:
 def media_source(name: str) -> str | bytes:
     """The file called `name`, or what is piped in where that is `-`."""
     return read_bytes() if name == STDIN else name
+
+
+def binary() -> BinaryIO:
+    """stdin, to be read as it comes. InputError if it is closed."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise InputError("stdin holds nothing to read for '-'; pipe a file into it")
+    return sys.stdin.buffer
