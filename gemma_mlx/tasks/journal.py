@@ -64,7 +64,9 @@ class Journal:
     def __exit__(self, *exception: object) -> None:
         self._lines.close()
 
-    def __len__(self) -> int:
+    @property
+    def windows(self) -> int:
+        """How many were heard before it was opened."""
         return len(self._done)
 
     def of(self, window: Window) -> Heard | None:

@@ -132,7 +132,7 @@ class TranscribeRun:
         from gemma_mlx.tasks.windows import speech_windows
 
         tally = _Tally(name)
-        resumed = len(journal) if journal else 0
+        resumed = journal.windows if journal else 0
         if resumed:
             self._output.note(f"{name}: going on after {resumed:,} stretches of speech that were heard before")
         self._event("started", name, {"duration_s": duration_s, "kept": resumed})
