@@ -1,4 +1,4 @@
-"""Where somebody speaks in a stream of samples: louder than the noise floor, which is followed.
+r"""Where somebody speaks in a stream of samples: louder than the noise floor, which is followed.
 
 The level of each 10 ms is compared with the quietest 50 ms of the last 8 s and of the 1 s to come, so that a sound
 that begins with speech is known by the first gap between two words. Speech begins 6 dB above that floor and goes on

@@ -14,13 +14,15 @@ two to five are a digit or a short word with its space, up to twelve a couple of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 _FEWEST = ((1, 32, 8), (5, 16, 6), (12, 10, 4), (30, 6, 3))
 _FEWEST_OF_LONG = (4, 3)
 MOST_CHARACTERS_PER_S = 30
 """Nobody says more: quick speech in English has about 20, spaces included."""
 _SPARE_CHARACTERS = 20
+_MARKS = re.compile(r"[^\w\s]+")
 _LONGEST_RUN = 400
 _MOST_LOOKED_AT = 4 * _LONGEST_RUN + 1
 
@@ -47,11 +49,15 @@ class LoopWatch:
     def push(self, piece: str) -> Loop | None:
         for place, character in enumerate(piece, start=len(self._text)):
             folded = _folded(character, after=self._plain[-1] if self._plain else " ")
-            self._plain.append(folded) if folded else None
-            self._places.append(place) if folded else None
+            if folded:
+                self._plain.append(folded)
+                self._places.append(place)
         self._text += piece
         too_long = self._most_characters is not None and len(self._text) > self._most_characters
-        return self._loop_in(self._plain, self._places, too_long) or self._loop_of_marks(too_long)
+        if loop := self._loop_in(self._plain, self._places, too_long):
+            marks = _MARKS.match(self._text, loop.kept)
+            return replace(loop, kept=marks.end()) if marks else loop
+        return self._loop_of_marks(too_long)
 
     def _loop_in(self, plain: list[str], places: list[int], too_long: bool) -> Loop | None:
         tail = plain[-_MOST_LOOKED_AT:]
@@ -71,15 +77,6 @@ class LoopWatch:
             return None
         offset = len(self._text) - len(tail)
         return self._loop_in(list(tail), list(range(offset, len(self._text))), too_long)
-
-
-def find_loop(text: str, sound_s: float | None = None) -> Loop | None:
-    """The first loop that anybody reading `text` from its beginning would notice."""
-    watch = LoopWatch(sound_s)
-    for character in text:
-        if loop := watch.push(character):
-            return loop
-    return None
 
 
 def _fewest(length: int) -> tuple[int, int]:
