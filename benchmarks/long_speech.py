@@ -133,7 +133,9 @@ def _media(gemma: Gemma, samples: Any) -> Any:
     return gemma.prompts.prepare({"type": "audio", "audio": (samples, SAMPLE_RATE_HZ)})
 
 
-def measure(folder: Path, minutes: float, seed: int, noise_db: float, kills: int, clips: int, model: Path) -> dict[str, Any]:
+def measure(
+    folder: Path, minutes: float, seed: int, noise_db: float, kills: int, clips: int, model: Path
+) -> dict[str, Any]:
     """All of it; see the top of the file."""
     long, minute = folder / "long.wav", folder / "minute.wav"
     truth = build(long, minutes * 60, seed, noise_db)

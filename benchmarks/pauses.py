@@ -16,7 +16,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,8 +58,6 @@ def silero(samples: Samples) -> Flags:
     import onnxruntime
     import silero_vad
 
-    from pathlib import Path
-
     network = onnxruntime.InferenceSession(str(Path(silero_vad.__file__).parent / "data" / "silero_vad.onnx"))
     state, context = np.zeros((2, 1, 128), np.float32), np.zeros(64, np.float32)
     found: list[bool] = []
@@ -74,7 +75,7 @@ def detectors() -> dict[str, Callable[[Samples], Flags]]:
     """Those that can be run here."""
     found: dict[str, Callable[[Samples], Flags]] = {"ours": ours}
     if find_spec("webrtcvad"):
-        found |= {f"webrtcvad {mode}": lambda samples, mode=mode: webrtc(samples, mode) for mode in (1, 2, 3)}
+        found |= {f"webrtcvad {mode}": partial(webrtc, mode=mode) for mode in (1, 2, 3)}
     if find_spec("silero_vad") and find_spec("onnxruntime"):
         found["silero"] = silero
     return found
@@ -88,7 +89,7 @@ def figures(flags: Flags, truth: list[Utterance]) -> dict[str, Any]:
         spoken[round(utterance.start_s * HOPS_PER_S) : round(utterance.end_s * HOPS_PER_S)] = True
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     begins_s, ends_s = edges[::2] / HOPS_PER_S, edges[1::2] / HOPS_PER_S
-    for before, after in zip(truth, truth[1:], strict=False):
+    for before, after in pairwise(truth):
         quiet = ~flags[round(before.end_s * HOPS_PER_S) : round(after.start_s * HOPS_PER_S)]
         missed_pauses += not quiet.any()
     for utterance in truth:

@@ -45,9 +45,7 @@ def recording(
         place += len(sound)
 
 
-def _noisy(
-    sound: NDArray[np.float32], noise_db: float | None, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _noisy(sound: NDArray[np.float32], noise_db: float | None, rng: np.random.Generator) -> NDArray[np.float32]:
     if noise_db is not None:
         sound = sound + rng.normal(0, _SPEECH_LEVEL * 10 ** (-noise_db / 20), len(sound)).astype(np.float32)
     return np.asarray(np.clip(sound, -1, 1), dtype=np.float32)

@@ -100,8 +100,10 @@ def _read(path: Path) -> tuple[dict[str, Heard], int]:
     done: dict[str, Heard] = {}
     whole_bytes = 0
     for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
+        if not line.endswith(b"\n"):
+            break
         try:
-            found = json.loads(line) if line.endswith(b"\n") else None
+            found = json.loads(line)
             place = found.pop("place")
             done[place] = Heard(**{**found, **_tuples(found)})
         except (ValueError, TypeError, AttributeError, KeyError):

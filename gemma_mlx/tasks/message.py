@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from gemma_mlx.inputs.media import Media
 
 Source = Path | str | bytes | Media
 """A picture, sound or video: a path or URL as `gemma_mlx.inputs.media` takes it, a file's bytes, or one prepared."""
+Sound = Source | tuple[NDArray[Any], int]
+"""Or samples with their rate in Hz."""
 
 
 def user_message(
-    text: str, images: Sequence[Source] = (), sounds: Sequence[Source] = (), videos: Sequence[Source] = ()
+    text: str, images: Sequence[Source] = (), sounds: Sequence[Sound] = (), videos: Sequence[Source] = ()
 ) -> dict[str, Any]:
     """One message of the user. Put after the text, a sound is listened to; put before it, it is answered."""
     parts: list[dict[str, Any]] = [{"type": "image", "image": image} for image in images]

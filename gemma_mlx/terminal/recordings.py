@@ -11,9 +11,9 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal.stdin import STDIN
 
 SUFFIXES = frozenset(
-    ".wav .wave .flac .ogg .oga .opus .mp3 .m4a .m4b .aac .aif .aiff .caf .wma .amr .ac3 "
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .flv .3gp".split()
-)
+    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".m4b", ".aac", ".aif", ".aiff", ".caf", ".wma",
+     ".amr", ".ac3", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".3gp")
+)  # fmt: skip
 """What is taken of a folder; a file named by itself may have any name."""
 
 

@@ -89,6 +89,8 @@ def _check(
     if live:
         for given, name in ((files, "FILE"), (folder, "--output-dir"), (restart, "--restart")):
             if given:
-                raise UsageError(f"{name} has no effect with --live, which writes what is heard to stdout; leave it out")
+                raise UsageError(
+                    f"{name} has no effect with --live, which writes what is heard to stdout; leave it out"
+                )
     elif not files:
         raise UsageError("FILE is missing; name a recording, a folder, - for stdin, or use --live for the microphone")

@@ -10,10 +10,11 @@ import pytest
 from gemma_mlx.tasks.loops import Loop, LoopWatch
 
 CASES = range(300)
-WORDS = (
+TEXT = (
     "the a of and to in he was that it his her with as had for she on at by which you not be from but have him said "
     "house river morning question letter garden window answer children nothing between water doctor evening"
-).split()
+)
+WORDS = TEXT.split()
 PHRASES = (
     "Thank you.",
     "Thanks for watching!",

@@ -47,28 +47,6 @@ def test_a_caption_takes_another_prompt_and_stdin(run: Run, media: Path) -> None
     assert json.loads(ended.out)["prompt_tokens"] != json.loads(default.out)["prompt_tokens"]
 
 
-def test_transcripts_are_one_per_file_and_a_bad_file_stops_nothing(run: Run, media: Path) -> None:
-    ended = run("transcribe", media / "missing.wav", media / "tone.wav", media / "tone.wav", "-n", 4)
-    assert ended.code == 1
-    assert ended.out.count("\n") == 2
-    assert ended.err.count("tone.wav 1.0 s -> 25 tokens") == 2
-    assert len(ended.errors) == 1
-
-
-def test_a_clip_over_30_seconds_is_refused_with_its_length(run: Run, media: Path) -> None:
-    ended = run("transcribe", media / "long.wav")
-    assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
-    assert "31.00 s" in ended.errors[0]
-    assert "30 s" in ended.errors[0]
-
-
-def test_transcripts_in_json_are_one_object_per_file(run: Run, media: Path) -> None:
-    ended = run("transcribe", media / "tone.wav", "--json", "-n", 2, "--language", "German")
-    found = json.loads(ended.out)
-    assert found["file"] == str(media / "tone.wav")
-    assert found["audio_tokens"] == 25
-
-
 def test_two_readers_of_stdin_are_wrong_usage(run: Run) -> None:
     assert run("caption", "-", "-", stdin=b"x").code == 2
 

@@ -95,11 +95,6 @@ def test_caption_takes_videos_beside_pictures(run: Run, films: Path, media: Path
     assert (second["video_tokens"], second["image_tokens"]) == (0, 63)
 
 
-def test_transcribe_hears_a_sound_track(run: Run, films: Path) -> None:
-    found = json.loads(run("transcribe", films / "clip.mp4", "-n", 2, "--json").out)
-    assert 50 <= found["audio_tokens"] <= 52
-
-
 def test_chat_attaches_a_video_and_its_sound(run: Run, films: Path) -> None:
     lines = f"/video {films / 'clip.mp4'}\n/audio {films / 'clip.mp4'}\nWhat?\nAnd now?\n"
     ended = run("chat", "-n", 3, "--video", films / "mute.mp4", stdin=lines.encode())
