@@ -1,0 +1,92 @@
+"""Transcripts of sets of recordings of any length, as `gemma-mlx transcribe` makes them, beside those of other systems.
+
+The sets and the error rates are those of `benchmarks.quality`, which compares folders of one model over short clips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from benchmarks.machine import machine_name, mlx_version
+from benchmarks.quality_sets import EvalSet, Hypotheses
+from gemma_mlx import __version__
+from gemma_mlx.errors import GemmaError
+from gemma_mlx.gemma import Gemma
+from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ, open_sound
+from gemma_mlx.tasks.listening import Listener
+from gemma_mlx.tasks.transcript import segments
+from gemma_mlx.tasks.transcription import Wanted
+from gemma_mlx.tasks.windows import Samples, best_aim, speech_windows
+
+Point = dict[str, Any]
+
+
+def own_point(
+    gemma: Gemma, one: EvalSet, max_tokens: int, *, spoken: bool, told: Callable[[str, str | None], None]
+) -> Point:
+    """The figures of one set; `told` hears each file's name as it is begun, and then perhaps why it failed."""
+    listener = Listener(gemma, Wanted(), max_tokens=max_tokens)
+    aim = best_aim(miniature=gemma.miniature, prompt_tokens=listener.prompt_tokens, subtitles=False)
+    texts: dict[str, str] = {}
+    samples = found_segments = doubted = 0
+    seconds = 0.0
+    for path in one.expected:
+        told(path.name, None)
+        started_s = time.perf_counter()
+        pieces: list[str] = []
+        lengths: list[int] = []
+        try:
+            with open_sound(path) as sound:
+                windows = speech_windows(_counted(sound.blocks, lengths), aim)
+                for segment in segments(windows, lambda window: listener.hear(window.samples, window.spoken_s)):
+                    pieces.append(segment.text)
+                    found_segments += 1
+                    doubted += bool(segment.heard.doubts)
+        except GemmaError as error:
+            told(path.name, str(error))
+            continue
+        seconds += time.perf_counter() - started_s
+        samples += sum(lengths)
+        texts[path.name] = " ".join(piece for piece in pieces if piece)
+    duration_s = samples / SAMPLE_RATE_HZ
+    return {
+        "set": one.name,
+        "system": gemma.name,
+        **one.figures(texts, spoken=spoken),
+        "duration_s": duration_s,
+        "seconds": seconds,
+        "real_time_factor": seconds / duration_s if duration_s else None,
+        "segments": found_segments,
+        "doubted": doubted,
+    }
+
+
+def _counted(blocks: Iterable[Samples], lengths: list[int]) -> Iterator[Samples]:
+    for block in blocks:
+        lengths.append(len(block))
+        yield block
+
+
+def other_points(one: EvalSet, others: Sequence[Hypotheses], *, spoken: bool) -> list[Point]:
+    """The figures of other systems' texts for the same files."""
+    return [
+        {"set": one.name, "system": other.name, **one.figures(texts, spoken=spoken)}
+        for other in others
+        if (texts := other.of(one))
+    ]
+
+
+def report_of(gemma: Gemma, points: Sequence[Point], *, spoken: bool) -> Point:
+    """All of it, with where it comes from."""
+    return {
+        "benchmark": "speech",
+        "machine": machine_name(),
+        "mlx_version": mlx_version(),
+        "gemma_mlx_version": __version__,
+        "model": gemma.name,
+        "miniature": gemma.miniature,
+        "scored": "as spoken" if spoken else "as written",
+        "points": list(points),
+    }
