@@ -4,8 +4,9 @@
 
 Needs espeak-ng. Detectors of others take part where they are installed: webrtcvad (webrtcvad-wheels) and silero-vad
 (which runs its network with onnxruntime). Each one's answer is brought to hops of 10 ms. For each detector and level of
-noise, one line: how much speech was missed and how much silence was taken for speech, in percent of each; how far
-the found ends of utterances are from the true ones, in seconds, of 95 of 100; and how many pauses were not found.
+noise, one line: how much speech was missed, how much of it would not be sent even with the margins of
+`gemma_mlx.tasks.windows`, and how much silence was taken for speech, in percent of each; how far the found ends of
+utterances are from the true ones, in seconds, of 95 of 100; and how many pauses were not found.
 The last line is all of it in JSON.
 """
 
@@ -29,11 +30,13 @@ from benchmarks.machine import machine_name
 from benchmarks.spoken import Utterance, recording
 from gemma_mlx.inputs.pauses import HOP_SAMPLES, HOPS_PER_S, SpeechFinder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
+from gemma_mlx.tasks.windows import MARGIN_S
 
 Samples = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 NOISE_DB: tuple[float | None, ...] = (None, 30, 20, 10, 5)
 _BLOCK_SAMPLES = 1 << 14
+_MARGIN_HOPS = round(MARGIN_S * HOPS_PER_S)
 
 
 def ours(samples: Samples) -> Flags:
@@ -87,6 +90,7 @@ def figures(flags: Flags, truth: list[Utterance]) -> dict[str, Any]:
     errors_s, missed_pauses = [], 0
     for utterance in truth:
         spoken[round(utterance.start_s * HOPS_PER_S) : round(utterance.end_s * HOPS_PER_S)] = True
+    sent = np.convolve(flags, np.ones(2 * _MARGIN_HOPS + 1), mode="same") > 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     begins_s, ends_s = edges[::2] / HOPS_PER_S, edges[1::2] / HOPS_PER_S
     for before, after in pairwise(truth):
@@ -98,6 +102,7 @@ def figures(flags: Flags, truth: list[Utterance]) -> dict[str, Any]:
             errors_s.append(float(np.abs(ends_s - utterance.end_s).min()))
     return {
         "speech_missed": float((spoken & ~flags).sum() / spoken.sum()),
+        "speech_unsent": float((spoken & ~sent).sum() / spoken.sum()),
         "silence_taken": float((~spoken & flags).sum() / (~spoken).sum()),
         "edge_error_95_s": float(np.quantile(errors_s, 0.95)) if errors_s else None,
         "edge_error_max_s": max(errors_s, default=None),
@@ -126,7 +131,7 @@ def main() -> None:
             noise = "none" if noise_db is None else f"-{noise_db:.0f} dB"
             edge_s = point["edge_error_95_s"]
             sys.stderr.write(
-                f"{name:12} noise {noise:6}  missed {point['speech_missed']:6.1%}  silence taken "
+                f"{name:12} noise {noise:6}  missed {point['speech_missed']:6.1%}  unsent {point['speech_unsent']:5.1%}  silence taken "
                 f"{point['silence_taken']:6.1%}  edges {'-' if edge_s is None else f'{edge_s:.2f}'} s  "
                 f"pauses missed {point['pauses_missed']} of {point['pauses']}\n"
             )

@@ -26,7 +26,8 @@ def answers(task: str, *command: str) -> list[tuple[str, str]]:
     files = [str(SAMPLES / row["file"]) for row in rows]
     arguments = [sys.executable, "-m", "gemma_mlx", *command, *files, "--json", "-q"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    found = [json.loads(line)["text"] for line in done.stdout.splitlines()]
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [one["text"] for one in told if one.get("event", "finished") == "finished"]
     return [(row["expected"], text) for row, text in zip(rows, found, strict=True)]
 
 

@@ -23,6 +23,7 @@ def test_figures_of_a_perfect_and_of_a_poor_answer() -> None:
     poor = figures(flags((100, 350)), TRUTH)
     assert (poor["speech_missed"], poor["silence_taken"]) == (0.25, pytest.approx(1 / 3))
     assert poor["pauses_missed"] == 1
+    assert poor["speech_unsent"] == pytest.approx(0.15)
     assert figures(flags(), TRUTH)["edge_error_95_s"] is None
 
 
