@@ -18,7 +18,7 @@ from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ, open_sound
 from gemma_mlx.tasks.listening import Listener
 from gemma_mlx.tasks.transcript import segments
 from gemma_mlx.tasks.transcription import Wanted
-from gemma_mlx.tasks.windows import Samples, best_aim, speech_windows
+from gemma_mlx.tasks.windows import Samples, best_aim, recording_windows
 
 Point = dict[str, Any]
 
@@ -39,7 +39,7 @@ def own_point(
         lengths: list[int] = []
         try:
             with open_sound(path) as sound:
-                windows = speech_windows(_counted(sound.blocks, lengths), aim)
+                windows = recording_windows(_counted(sound.blocks, lengths), aim)
                 for segment in segments(windows, lambda window: listener.hear(window.samples, window.spoken_s)):
                     pieces.append(segment.text)
                     found_segments += 1

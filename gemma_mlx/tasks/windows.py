@@ -12,7 +12,8 @@ on the samples alone, not on the blocks that they came in, and no more than one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,21 @@ def speech_windows(blocks: Iterable[Samples], aim: Aim) -> Iterator[Window]:
         yield from cutter.take(finder.push(block))
     yield from cutter.take(finder.finish())
     yield from cutter.finish()
+
+
+def recording_windows(blocks: Iterable[Samples], aim: Aim) -> Iterator[Window]:
+    """The windows of a recording; one so short that its speech is one window is sent as it is, ends included."""
+    coming = iter(blocks)
+    held: list[Samples] = []
+    for block in coming:
+        held.append(block)
+        if sum(map(len, held)) > aim.longest_s * SAMPLE_RATE_HZ:
+            yield from speech_windows(chain(held, coming), aim)
+            return
+    windows = list(speech_windows(held, aim))
+    if len(windows) == 1:
+        windows = [replace(windows[0], samples=np.concatenate(held))]
+    yield from windows
 
 
 class _Cutter:

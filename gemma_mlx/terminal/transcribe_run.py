@@ -105,7 +105,7 @@ class TranscribeRun:
         with Interrupt() as interrupt:
             blocks = microphone_blocks(lambda: interrupt.asked)
             self._output.note("listening; Ctrl-C ends it")
-            self._transcribe("microphone", None, blocks, None, lambda place_s: None)
+            self._transcribe("microphone", None, blocks, None, lambda place_s: None, live=True)
 
     def _file(self, recording: Recording, journal: Journal | None, progress: TranscribeProgress) -> None:
         from gemma_mlx.inputs.sound_stream import open_sound
@@ -124,13 +124,15 @@ class TranscribeRun:
         journal: Journal | None,
         at: Callable[[float], None],
         duration_s: float | None = None,
+        live: bool = False,
     ) -> None:
         """Writes what is said in `blocks`. Where that fails, no file is written, and what was heard is kept."""
         from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ
         from gemma_mlx.tasks.subtitles import written
         from gemma_mlx.tasks.transcript import segments
-        from gemma_mlx.tasks.windows import speech_windows
+        from gemma_mlx.tasks.windows import recording_windows, speech_windows
 
+        cut = speech_windows if live else recording_windows
         tally = _Tally(name)
         resumed = journal.windows if journal else 0
         if resumed:
@@ -153,7 +155,7 @@ class TranscribeRun:
                 tally.samples += len(block)
 
         def noticed() -> Iterator[Segment]:
-            for segment in segments(speech_windows(counted(), self._aim), hear):
+            for segment in segments(cut(counted(), self._aim), hear):
                 tally.segment(segment)
                 self._event("segment", name, tally.last)
                 yield segment

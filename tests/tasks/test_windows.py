@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ
-from gemma_mlx.tasks.windows import MARGIN_S, OVERLAP_S, Aim, Samples, Window, best_aim, quietest, speech_windows
+from gemma_mlx.tasks.windows import (
+    MARGIN_S,
+    OVERLAP_S,
+    Aim,
+    Samples,
+    Window,
+    best_aim,
+    quietest,
+    recording_windows,
+    speech_windows,
+)
 from tests.inputs.test_pauses import quiet, spoken
 
 AIM = Aim(longest_s=4.0, pause_s=0.5)
@@ -115,6 +125,18 @@ def test_windows_come_as_soon_as_they_are_known() -> None:
 
     next(speech_windows(blocks(), AIM))
     assert given_s < 4
+
+
+def test_a_recording_as_short_as_a_window_is_sent_as_it_is() -> None:
+    short = talk(np.random.default_rng(8), 0.5, 1, 1)
+    [window] = recording_windows(np.split(short, 7 * [0] + [9000]), AIM)
+    assert np.array_equal(window.samples, short)
+    assert (window.start_s, window.end_s) == pytest.approx((0.5, 1.5), abs=0.1)
+    assert list(recording_windows([quiet(2, np.random.default_rng(9), 1e-3)], AIM)) == []
+    for samples in (talk(np.random.default_rng(9), 0.2, 0.5, 0.8, 0.5), talk(np.random.default_rng(9), 2, 1, 2)):
+        found = [window.samples for window in recording_windows(np.split(samples, 5 * [0] + [8000]), AIM)]
+        assert all(map(np.array_equal, found, [window.samples for window in cut(samples)]))
+        assert sum(map(len, found)) < len(samples)
 
 
 def test_the_aim_keeps_within_the_positions_that_are_heard_best() -> None:
