@@ -131,8 +131,9 @@ def main() -> None:
             noise = "none" if noise_db is None else f"-{noise_db:.0f} dB"
             edge_s = point["edge_error_95_s"]
             sys.stderr.write(
-                f"{name:12} noise {noise:6}  missed {point['speech_missed']:6.1%}  unsent {point['speech_unsent']:5.1%}  "
-                f"silence taken {point['silence_taken']:6.1%}  edges {'-' if edge_s is None else f'{edge_s:.2f}'} s  "
+                f"{name:12} noise {noise:6}  missed {point['speech_missed']:6.1%}  "
+                f"unsent {point['speech_unsent']:5.1%}  silence taken {point['silence_taken']:6.1%}  "
+                f"edges {'-' if edge_s is None else f'{edge_s:.2f}'} s  "
                 f"pauses missed {point['pauses_missed']} of {point['pauses']}\n"
             )
     report = {"benchmark": "pauses", "machine": machine_name(), "seed": arguments.seed, "minutes": arguments.minutes}
