@@ -22,8 +22,9 @@ from benchmarks.divergence import kl_divergence, log_softmax
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.decoding.prefill import forward_chunk
 from gemma_mlx.decoding.session import Session
-from gemma_mlx.gemma import Gemma, Messages, load
+from gemma_mlx.gemma import Gemma, Messages
 from gemma_mlx.home import miniature_folder
+from gemma_mlx.loader import load
 from gemma_mlx.model.cache import FullCache
 from gemma_mlx.model.decoder import FullAttention
 from gemma_mlx.model.masks import QueryBlock

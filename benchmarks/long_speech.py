@@ -33,9 +33,10 @@ from benchmarks.error_rates import error_rates
 from benchmarks.machine import machine_name, mlx_version
 from benchmarks.spoken import Utterance, recording
 from gemma_mlx import __version__
-from gemma_mlx.gemma import Gemma, load
+from gemma_mlx.gemma import Gemma
 from gemma_mlx.home import HOME_VARIABLE, find_model, miniature_folder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
+from gemma_mlx.loader import load
 from gemma_mlx.tasks.transcript import PRECISION_S
 from gemma_mlx.tasks.transcription import transcribe
 

@@ -18,7 +18,8 @@ from gemma_mlx.errors import GemmaError
 if TYPE_CHECKING:
     from gemma_mlx.answer import Reply, Step
     from gemma_mlx.decoding.sampling import Sampling
-    from gemma_mlx.gemma import Gemma, Score, load
+    from gemma_mlx.gemma import Gemma, Score
+    from gemma_mlx.loader import load
 
 __version__ = "0.1.0"
 __all__ = ["Gemma", "GemmaError", "Reply", "Sampling", "Score", "Step", "__version__", "load"]
@@ -30,6 +31,10 @@ def __getattr__(name: str) -> Any:
         from gemma_mlx.decoding.sampling import Sampling
 
         return Sampling
+    if name == "load":
+        from gemma_mlx.loader import load
+
+        return load
     if name in __all__:
         from gemma_mlx import answer, gemma
 

@@ -48,9 +48,6 @@ _FOLDERS_HELP = "Folders to compare with --model, the reference: the same model,
 _QUALITY_PROMPTS_HELP = "Prompts as in bench drafting, perhaps with answers; else the reference's own are judged."
 _SET_HELP = "Pictures or sounds with NAME.txt beside each, or a folder of such folders. Repeatable."
 _BUDGETS_HELP = "Tokens per picture to measure, of 70, 140, 280, 560 and 1120. Default: the checkpoint's own."
-_HYPOTHESES_HELP = (
-    "Score another system's texts too: JSON Lines with file and text, or a folder of NAME.txt. Repeatable."
-)
 _WRITTEN_HELP = "Compare transcripts as they are written: case and punctuation count."
 _QUALITY_OUTPUT_HELP = "Keep all in DIR, with quality.json, go on from it, and draw DIR/quality.png and .svg."
 _QUALITY_FROM_HELP = "Show and draw a quality.json again, without measuring."
@@ -205,9 +202,7 @@ def quality(
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_QUALITY_PROMPTS_HELP)] = None,
     sets: Annotated[list[Path] | None, typer.Option("--set", metavar="DIR", help=_SET_HELP)] = None,
     budgets: Annotated[str | None, typer.Option("--budgets", metavar="N,N", help=_BUDGETS_HELP)] = None,
-    hypotheses: Annotated[
-        list[str] | None, typer.Option("--hypotheses", metavar="NAME=FILE", help=_HYPOTHESES_HELP)
-    ] = None,
+    hypotheses: flag.Hypotheses = None,
     written: Annotated[bool, typer.Option("--as-written", help=_WRITTEN_HELP)] = False,
     max_tokens: Annotated[
         int, typer.Option("-n", "--max-tokens", min=1, metavar="N", help=_MAX_TOKENS_HELP)

@@ -62,7 +62,7 @@ class DraftingRun:
         from benchmarks.picture import require_matplotlib
         from benchmarks.point import DTYPES
         from benchmarks.report import continued, new_report
-        from gemma_mlx.gemma import load
+        from gemma_mlx.loader import load
 
         if picture is not None:
             require_matplotlib()

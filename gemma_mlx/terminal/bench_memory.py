@@ -77,7 +77,7 @@ class MemoryRun:
         from benchmarks.memory import SEED
         from benchmarks.needle import search
         from benchmarks.point import DTYPES
-        from gemma_mlx.gemma import load
+        from gemma_mlx.loader import load
 
         self._output.status("loading for the needle ...")
         dtype = DTYPES[self._points[0].settings.dtype]

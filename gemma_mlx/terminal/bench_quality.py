@@ -147,7 +147,7 @@ class QualityRun:
         """Loads the model, where anything of it is missing, and lets go of it again."""
         import mlx.core as mx
 
-        from gemma_mlx.gemma import load
+        from gemma_mlx.loader import load
 
         comparison = self._comparison
         missing = [facts for facts in comparison.likelihood_facts(name) if self._missing(facts)]

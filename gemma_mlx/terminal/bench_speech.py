@@ -15,18 +15,13 @@ from gemma_mlx.terminal.loading import load_gemma
 from gemma_mlx.terminal.output import Output, write_stdout
 
 _FOLDERS_HELP = "Recordings with what is said in NAME.txt beside each, or folders of such folders."
-_HYPOTHESES_HELP = (
-    "Score another system's texts too: JSON Lines with file and text, or a folder of NAME.txt. Repeatable."
-)
 _WRITTEN_HELP = "Compare transcripts as they are written: case and punctuation count."
 
 
 def speech(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help=_FOLDERS_HELP)],
     model: flag.Model = None,
-    hypotheses: Annotated[
-        list[str] | None, typer.Option("--hypotheses", metavar="NAME=FILE", help=_HYPOTHESES_HELP)
-    ] = None,
+    hypotheses: flag.Hypotheses = None,
     written: Annotated[bool, typer.Option("--as-written", help=_WRITTEN_HELP)] = False,
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
     as_json: flag.Json = False,

@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from gemma_mlx import __version__
 from gemma_mlx.terminal import bench
 from gemma_mlx.terminal.ask import ask
+from gemma_mlx.terminal.bench_ocr import ocr
 from gemma_mlx.terminal.bench_speech import speech
 from gemma_mlx.terminal.caption import caption
 from gemma_mlx.terminal.chat import chat
@@ -84,7 +85,7 @@ for verb in (ask, chat, transcribe, caption, plan, convert, demo):
     app.command(cls=_Command)(verb)
 
 benchmarks = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode=None)
-for benchmark in (bench.memory, bench.drafting, bench.quality, speech):
+for benchmark in (bench.memory, bench.drafting, bench.quality, speech, ocr):
     benchmarks.command(cls=_Command)(benchmark)
 
 

@@ -70,7 +70,7 @@ class Demonstration:
 
     def _convert(self, destination: Path) -> Gemma:
         from convert.conversion import convert_checkpoint
-        from gemma_mlx.gemma import load
+        from gemma_mlx.loader import load
 
         source = miniature_folder()
         _head("Pack the weights to 4 bits", f"gemma-mlx convert {source.name} {destination.name} --recipe 4bit")

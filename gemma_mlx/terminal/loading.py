@@ -33,7 +33,7 @@ def load_gemma(
     """
     folder = find_model(model)
     output.status(f"loading {folder.name} ...")
-    from gemma_mlx.gemma import load
+    from gemma_mlx.loader import load
 
     gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter)
     output.clear_status()

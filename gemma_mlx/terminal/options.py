@@ -128,6 +128,8 @@ AdapterFolder = Annotated[str | None, typer.Option("--adapter", metavar="FOLDER"
 Draft = Annotated[DraftMode, typer.Option("--draft", help=_DRAFT)]
 Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="FILE", help=_CACHE)]
+_HYPOTHESES = "Score another system's texts too: JSON Lines with file and text, or a folder of NAME.txt. Repeatable."
+Hypotheses = Annotated[list[str] | None, typer.Option("--hypotheses", metavar="NAME=FILE", help=_HYPOTHESES)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on one line, with all figures.")]
 Logprobs = Annotated[int | None, typer.Option("--logprobs", min=1, max=1000, metavar="N", help=_LOGPROBS)]
 Context = Annotated[

@@ -96,7 +96,7 @@ def test_without_mlx_lm_one_line_says_how_to_get_it(folder: Path, monkeypatch: p
         return imports(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", refused)
-    monkeypatch.setattr("gemma_mlx.gemma.load_model", lambda *_: pytest.fail("weights were read before"))
+    monkeypatch.setattr("gemma_mlx.loader.load_model", lambda *_: pytest.fail("weights were read before"))
     with pytest.raises(GemmaError, match="python3 -m pip install mlx-lm") as caught:
         load(miniature_folder(), adapter=folder)
     assert "\n" not in str(caught.value)

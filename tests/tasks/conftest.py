@@ -7,8 +7,9 @@ import pytest
 import soundfile
 from PIL import Image, ImageDraw
 
-from gemma_mlx.gemma import Gemma, load
+from gemma_mlx.gemma import Gemma
 from gemma_mlx.home import miniature_folder
+from gemma_mlx.loader import load
 
 
 @pytest.fixture(scope="session")

@@ -184,7 +184,7 @@ def test_what_nobody_expected_is_one_line_too(run: Run, monkeypatch: pytest.Monk
     def fail(folder: object, **options: object) -> None:
         raise RuntimeError("no\nmemory")
 
-    monkeypatch.setattr("gemma_mlx.gemma.load", fail)
+    monkeypatch.setattr("gemma_mlx.loader.load", fail)
     ended = run("ask", "Hello")
     assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
     assert "RuntimeError: no memory" in ended.errors[0]
