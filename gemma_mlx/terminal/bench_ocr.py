@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from gemma_mlx.inputs.image import BUDGETS
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.bench_quality import Asked, QualityRun, comparison_of, finish_quality
 from gemma_mlx.terminal.failures import INTERRUPTED, exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.output import Output
 
+BUDGETS = [70, 140, 280, 560, 1120]
 _FOLDERS_HELP = "Pictures with what is written there in NAME.txt beside each, or folders of such folders."
 _OUTPUT_HELP = "Keep all in DIR, with quality.json, and go on from it."
 
@@ -37,7 +37,7 @@ def ocr(
     with exit_codes(as_json):
         output = Output(quiet)
         show_warnings_in_one_line(output)
-        asked = Asked(model, [], None, folders, list(BUDGETS), hypotheses or [], False, max_tokens)
+        asked = Asked(model, [], None, folders, BUDGETS, hypotheses or [], False, max_tokens)
         report = QualityRun(comparison_of(asked), None, output, output_folder, None)()
         finish_quality(report, output, None, show_table=not as_json)
         if report.get("interrupted"):
