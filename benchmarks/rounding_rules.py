@@ -56,8 +56,15 @@ def feedback(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
     return _with_feedback(weight, moments, packing, lambda groups, _: round_groups(groups, packing))
 
 
+def feedback_in_groups(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
+    """The same with what is to come in the same group alone: of the moments, blocks of a group's width suffice."""
+    size = packing.group_size
+    same_group = np.kron(np.eye(weight.shape[1] // size, dtype=np.float32), np.ones((size, size), dtype=np.float32))
+    return feedback(weight, moments * mx.array(same_group), packing)
+
+
 def weighted_feedback(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
-    """The same with scales and biases of `weighted`."""
+    """As `feedback`, with scales and biases of `weighted`."""
     return _with_feedback(weight, moments, packing, lambda groups, mean: _fitted_weighted(groups, mean, packing))
 
 
@@ -182,6 +189,7 @@ MATRIX_RULES: dict[str, Rule] = {
     "refit": refit,
     "search": search,
     "weighted search": weighted,
+    "feedback in groups": feedback_in_groups,
     "feedback": feedback,
     "feedback, weighted search": weighted_feedback,
 }

@@ -54,6 +54,7 @@ def test_each_rule_lowers_what_it_is_for(weight: mx.array, moments: mx.array) ->
     assert weighted["weighted search"] < 0.9 * weighted["search"]
     outputs = {name: output_error(weight, found, moments) for name, found in stored.items()}
     assert outputs["feedback, weighted search"] < outputs["feedback"] < 0.5 * outputs["plain"]
+    assert outputs["feedback"] < outputs["feedback in groups"] < 0.95 * outputs["plain"]
 
 
 def test_numbers_of_one_value_are_kept_by_every_rule(moments: mx.array) -> None:
