@@ -40,8 +40,8 @@ COLUMNS = ("shuffled", "as trained")
 SCALED = "channel scales"
 RULES = (*MATRIX_RULES, SCALED)
 FORM = Form(name="rounding", place=("packing", "columns", "set", "rule"), drawn=frozenset({"prompts"}))
-FIGURES = {"kl_mean": 1000, "kl_median": 1000, "top1_agreement": 100}
-"""What the table has of each point, and in which unit: thousandths of a nat, per cent."""
+FIGURES = {"kl_mean": 1000, "kl_median": 1_000_000, "top1_agreement": 100}
+"""What the table has of each point, and in which unit: thousandths and millionths of a nat, per cent."""
 Rounded = Callable[[mx.array, mx.array], mx.array]
 """Numbers [R, C] and second moments [C, C] -> what is stored for the numbers."""
 
@@ -132,7 +132,7 @@ def table(report: Report) -> str:
     """Means over sets of each rule's figures, and by how much the plain rule's are larger, pair by pair."""
     points = {tuple(point[key] for key in FORM.place): point for point in report["points"]}
     lines = [
-        "| packing | columns | rule | mean KL x 1000 | plain - this | median KL x 1000 | plain - this "
+        "| packing | columns | rule | mean KL x 1000 | plain - this | median KL x 10^6 | plain - this "
         "| same top token, % | plain - this |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
@@ -145,7 +145,7 @@ def table(report: Report) -> str:
                     for one in ("plain", rule)
                 )
                 mean, error = difference(plain_sets, sets)
-                cells += [f"{np.mean(sets):.3f}", f"{mean:+.3f} +- {error:.3f}" if rule != "plain" else ""]
+                cells += [f"{np.mean(sets):.2f}", f"{mean:+.2f} +- {error:.2f}" if rule != "plain" else ""]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

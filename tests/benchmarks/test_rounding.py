@@ -152,7 +152,7 @@ def test_a_stopped_run_goes_on_and_the_table_compares(
         point["kl_mean"] for point in report["points"] if (point["columns"], point["rule"]) == ("shuffled", "plain")
     ]
     [plain_row] = [line for line in printed.out.splitlines() if "| shuffled | plain |" in line]
-    assert f"| {1000 * (sets[0] + sets[1]) / 2:.3f} |" in plain_row
+    assert f"| {1000 * (sets[0] + sets[1]) / 2:.2f} |" in plain_row
     assert sets[0] > 0 < sets[1] != sets[0]
     assert rows[0].count("+-") == 3
 
