@@ -125,8 +125,8 @@ def _model(config: Config | DrafterConfig) -> Drafter | Gemma4:
     return Drafter(config) if isinstance(config, DrafterConfig) else Gemma4(config)
 
 
-def weights_bytes(config: Config | DrafterConfig, recipe: Recipe) -> int:
-    """What its weights take when they are converted, but for headers."""
+def converted_bytes(config: Config | DrafterConfig, recipe: Recipe) -> int:
+    """What its weights take on disk when they are converted, but for headers."""
     stored = stored_by_recipe(shapes_of(config), recipe)
     return sum(count * DTYPE_BYTES[dtype] for dtype, count in stored.items())
 
