@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from convert.lattice import BLOCK, pack_lattice_rows
 from convert.packed_source import PackedTensor
 from convert.recipes import TRAINED_FOR_4_BITS, Recipe, module_kind
-from convert.source import Source, SourceTensor
+from convert.source import Source
+from convert.source_tensor import SourceTensor
 from convert.tally import Tally
 from gemma_mlx.errors import CheckpointError, GemmaWarning
 

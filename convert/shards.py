@@ -22,7 +22,7 @@ from gemma_mlx.replace_file import bring_path_to_disk, bring_to_disk
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """A tensor to be written. `dtype` is the format's word: "BF16", "U32" or "I64"."""
+    """A tensor to be written. `dtype` is the format's word: "BF16", "F32", "U32" or "I64"."""
 
     name: str
     dtype: str

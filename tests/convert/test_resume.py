@@ -38,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_behind, "SYNC_BYTES", 10_000)
-    monkeypatch.setattr("convert.source.SLICE_NUMBERS", 2048)
+    monkeypatch.setattr("convert.source_tensor.SLICE_NUMBERS", 2048)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
