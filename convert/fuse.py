@@ -11,7 +11,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from convert.source import Source, SourceTensor, StoredTensor
+from convert.source import Source
+from convert.source_tensor import SourceTensor, StoredTensor
 from gemma_mlx.adapters.adapter import LowRank
 from gemma_mlx.adapters.folder import read_adapter
 from gemma_mlx.errors import CheckpointError, UsageError

@@ -14,7 +14,7 @@ from convert.packed_source import PackedTensor
 from convert.packing import pack_rows
 from convert.recipes import Packing, Recipe, module_kind
 from convert.shards import OutputTensor, as_numbers
-from convert.source import SourceTensor
+from convert.source_tensor import SourceTensor
 from convert.tally import Tally
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.names import mlx_name

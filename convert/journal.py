@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.tally import Tally
-from gemma_mlx.replace_file import bring_to_disk
+from gemma_mlx.replace_file import bring_path_to_disk, bring_to_disk
 
 Identity = Mapping[str, str]
 """Everything that the bytes of a converted folder depend on, by name: the same identity gives the same bytes."""
@@ -41,6 +41,7 @@ class Journal:
         """Makes it the journal of another conversion, of which nothing is done."""
         self.identity, self.finished, self._whole_bytes = identity, {}, 0
         self._append([{"conversion": dict(identity)}])
+        bring_path_to_disk(self._path.parent)  # its name
 
     def add(self, finished: Mapping[str, Tally]) -> None:
         """Says that the bytes of these tensors are on the disk. Afterwards that is on the disk, too."""

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from convert.lattice import BLOCK, pack_lattice_rows
 from convert.packed_source import PackedTensor
 from convert.recipes import TRAINED_FOR_4_BITS, Recipe, module_kind
-from convert.source import Source, SourceTensor
+from convert.source import Source
+from convert.source_tensor import SourceTensor
 from convert.tally import Tally
 from gemma_mlx.errors import CheckpointError, GemmaWarning
 
@@ -20,8 +21,8 @@ MOST_NAMED = 3
 def look_at_lattice(source: Source, recipe: Recipe) -> None:
     """Looks at the beginning of one tensor of each kind that `recipe` packs.
 
-    Raises CheckpointError where the recipe wants a lattice and finds none, in seconds and not at the end; warns
-    (GemmaWarning) where a recipe would leave the lattice that it finds in a source on this disk.
+    Raises CheckpointError where the recipe wants a lattice and finds none, or an adapter has left it: in seconds and
+    not at the end. Warns (GemmaWarning) where a recipe would leave the lattice that it finds in a source on this disk.
     """
     first_of_kind: dict[str, str] = {}
     tensors = source.tensors
@@ -39,7 +40,20 @@ def look_at_lattice(source: Source, recipe: Recipe) -> None:
                 stacklevel=4,
             )
     elif not recipe.round_off_lattice:
+        _refuse_fused(source, recipe)
         require_on_lattice({tensors[name].name: _first_look(tensors[name]) for name in first_of_kind.values()})
+
+
+def _refuse_fused(source: Source, recipe: Recipe) -> None:
+    """Raises CheckpointError where an adapter was fused into what `recipe` packs: W + BA is on no lattice."""
+    if source.adapter is None:
+        return
+    changed = {*(f"{path}.weight" for path in source.adapter.updates), *source.adapter.whole}
+    if any(recipe.packing_of(name) is not None for name in changed):
+        raise CheckpointError(
+            f"the adapter {source.adapter.name} takes the weights off their 4-bit lattice: fuse it with --recipe "
+            f"4bit-g32, or with --round, or convert with --recipe {recipe.name} alone and name it with --adapter"
+        )
 
 
 def begins_on_lattice(tensor: SourceTensor) -> bool:

@@ -17,7 +17,7 @@ from mlx.utils import tree_unflatten
 
 from convert.packing import PackedRows, pack_rows
 from convert.recipes import Packing
-from convert.source import SLICE_NUMBERS
+from convert.source_tensor import SLICE_NUMBERS
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.config import Config
 from gemma_mlx.inputs.prompt import Prompt

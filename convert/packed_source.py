@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from convert.recipes import Packing
+from convert.source_tensor import SLICE_NUMBERS, SourceTensor
 from gemma_mlx.quantization import StoredPacking
-
-if TYPE_CHECKING:
-    from convert.source import SourceTensor
-
-UNPACKED_AT_ONCE = 1 << 19
-"""Numbers, as for tensors that are stored whole."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class PackedTensor:
     def slices(self) -> Iterator[mx.array]:
         # One after the other and not side by side: what comes from a server comes in the order of its bytes.
         scales, *rest = (mx.concatenate(list(part.slices())) for part in self.parts[1:])
-        rows_at_once, done = max(1, UNPACKED_AT_ONCE // self.shape[1]), 0
+        rows_at_once, done = max(1, SLICE_NUMBERS // self.shape[1]), 0
         for codes in self.parts[0].slices():
             for block in mx.split(codes, range(rows_at_once, codes.shape[0], rows_at_once)):
                 rows = slice(done, done + block.shape[0])

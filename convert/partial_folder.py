@@ -18,7 +18,7 @@ from pathlib import Path
 from convert.disk_space import held_bytes, require_space
 from convert.journal import Identity, Journal
 from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
-from gemma_mlx.replace_file import bring_to_disk
+from gemma_mlx.replace_file import bring_path_to_disk
 
 JOURNAL_FILE, INNER_FOLDER = "journal.jsonl", "folder"
 LONGEST_SHOWN = 48
@@ -77,9 +77,9 @@ def partial_folder(
                 work.folder.mkdir()
             yield work
             for file in (*work.folder.iterdir(), work.folder):
-                sync(file)
+                bring_path_to_disk(file)
             work.folder.rename(destination)
-            sync(destination.parent)
+            bring_path_to_disk(destination.parent)
             _empty(partial)
         except GemmaError:
             _empty(partial)
@@ -148,12 +148,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        bring_to_disk(descriptor)
-    finally:
-        os.close(descriptor)

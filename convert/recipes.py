@@ -90,12 +90,12 @@ def module_kind(name: str) -> str:
 
 def stored_by_recipe(shapes: Mapping[str, tuple[int, ...]], recipe: Recipe) -> dict[str, int]:
     """How many numbers of each type a conversion writes for tensors of `shapes` by canonical name."""
-    stored = {"U32": 0, "BF16": 0, "F32": 0}
+    stored = {"U32": 0, "BF16": 0, "F32": 0, "I64": 0}
     for name, shape in shapes.items():
         numbers = math.prod(shape)
         packing = recipe.packing_of(name)
         if packing is None:
-            stored["BF16"] += numbers
+            stored["I64" if name.endswith("token_ordering") else "BF16"] += numbers
         else:
             stored["U32"] += numbers * packing.bits // 32
             stored[packing.scale_dtype] += 2 * (numbers // packing.group_size)  # a scale and a bias each

@@ -18,7 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
 from convert.hub import HubModel, metadata_of
-from convert.source import Source, StoredTensor, model_config, source_of
+from convert.source import Source, model_config, source_of
+from convert.source_tensor import StoredTensor
 from gemma_mlx.checkpoint import TensorInfo, header_length, join_headers, parse_header
 from gemma_mlx.errors import CheckpointError
 

@@ -29,7 +29,7 @@ import mlx.core as mx
 from convert.layerwise import TABLE, Layer, LayerwiseModel, forward
 from convert.packing import pack_rows
 from convert.recipes import PACKED_MODULES, Packing, module_kind
-from convert.source import SLICE_NUMBERS
+from convert.source_tensor import SLICE_NUMBERS
 from gemma_mlx.inputs.prompt import Prompt
 
 MEASURED = Packing(bits=4, group_size=64)

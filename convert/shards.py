@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gemma_mlx.checkpoint import DTYPE_BYTES
-from gemma_mlx.replace_file import bring_to_disk
+from gemma_mlx.replace_file import bring_path_to_disk, bring_to_disk
 
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """A tensor to be written. `dtype` is the format's word: "BF16", "U32" or "I64"."""
+    """A tensor to be written. `dtype` is the format's word: "BF16", "F32", "U32" or "I64"."""
 
     name: str
     dtype: str
@@ -92,6 +92,7 @@ class ShardWriter:
         descriptor = os.open(folder / shard.file_name, os.O_RDWR | os.O_CREAT, 0o666)
         self._stream = os.fdopen(descriptor, "r+b", buffering=0)
         self._write_at(0, shard.header)
+        bring_path_to_disk(folder)  # its name, without which synced bytes may be lost with the power
 
     def write(self, name: str, numbers: npt.NDArray[np.generic]) -> None:
         """Appends rows to the tensor `name`; the numbers of bfloat16 come as uint16."""

@@ -1,77 +1,26 @@
-"""The checkpoint to convert: what is in it, and its numbers a few rows at a time.
-
-Plain reads rather than a memory map: mapped pages count as resident memory.
-"""
+"""The checkpoint to convert: what is in it, checked against its config."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
 from convert.journal import Identity
-from convert.overlap import read_ahead
 from convert.packed_source import PackedTensor
 from convert.recipes import Recipe, stored_by_recipe
+from convert.source_tensor import SourceTensor, StoredTensor
 from gemma_mlx.adapters.adapter import Adapter
-from gemma_mlx.checkpoint import DTYPE_BYTES, TensorInfo, header_bytes, read_headers, require_tensors, tensor_files
+from gemma_mlx.checkpoint import DTYPE_BYTES, header_bytes, read_headers, require_tensors, tensor_files
 from gemma_mlx.config import Config, read_config
 from gemma_mlx.drafter_config import DrafterConfig, is_drafter, read_drafter_config
-from gemma_mlx.errors import CheckpointError, GemmaWarning
+from gemma_mlx.errors import GemmaWarning
 from gemma_mlx.model.drafter import Drafter
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.quantization import Quantization
 from gemma_mlx.weights import pack_like
-
-SLICE_NUMBERS = 1 << 19
-"""Read and packed at once: small enough for the processor's cache, which makes packing four times as fast as whole
-tensors, and so small that the size of a tensor does not matter for memory."""
-
-
-class Readable(Protocol):
-    """Bytes that come one after the other: an unbuffered file, or an answer of a server."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Fills the beginning of `buffer`; how many bytes, 0 at the end."""
-        ...
-
-
-class SourceTensor(Protocol):
-    """A tensor to convert: what is known of it, and its numbers a few rows at a time."""
-
-    @property
-    def name(self) -> str:
-        """As the source spells it."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> str:
-        """The format's word for what `slices` gives: "BF16", "F32" or "I64"."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """To be read of the source."""
-        ...
-
-    def slices(self) -> Iterator[mx.array]:
-        """All rows in order, as bfloat16, float32 or int64 [rows, ...], about SLICE_NUMBERS at a time.
-
-        Raises CheckpointError if a number is NaN or infinite, or if the source ends early.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -125,8 +74,8 @@ def _model(config: Config | DrafterConfig) -> Drafter | Gemma4:
     return Drafter(config) if isinstance(config, DrafterConfig) else Gemma4(config)
 
 
-def weights_bytes(config: Config | DrafterConfig, recipe: Recipe) -> int:
-    """What its weights take when they are converted, but for headers."""
+def converted_bytes(config: Config | DrafterConfig, recipe: Recipe) -> int:
+    """What its weights take on disk when they are converted, but for headers."""
     stored = stored_by_recipe(shapes_of(config), recipe)
     return sum(count * DTYPE_BYTES[dtype] for dtype, count in stored.items())
 
@@ -170,77 +119,3 @@ def identity_of(files: Iterable[Path]) -> Identity:
         status, digest = file.stat(), hashlib.sha256(header_bytes(file)).hexdigest()
         identity[file.name] = f"{status.st_size} bytes of {status.st_mtime_ns} ns, header {digest}"
     return identity
-
-
-@contextmanager
-def _opened_file(info: TensorInfo) -> Iterator[Readable]:
-    with info.file.open("rb", buffering=0) as stream:
-        stream.seek(info.start)
-        yield stream
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor that lies in a file as it is."""
-
-    info: TensorInfo
-    opened: Callable[[TensorInfo], AbstractContextManager[Readable]] = _opened_file
-    """Gives its bytes, and maybe what follows them in the file."""
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.info.shape
-
-    @property
-    def dtype(self) -> str:
-        return self.info.dtype
-
-    @property
-    def nbytes(self) -> int:
-        return self.info.nbytes
-
-    def slices(self) -> Iterator[mx.array]:
-        with self.opened(self.info) as stream:
-            yield from rows_of(self.info, stream)
-
-
-def rows_of(info: TensorInfo, stream: Readable) -> Iterator[mx.array]:
-    """The rows of a tensor whose bytes come next in `stream`, which is read ahead in another thread.
-
-    Raises CheckpointError if a number is NaN or infinite, or if the stream ends early.
-    """
-    row_shape = info.shape[1:]
-    for numbers in read_ahead(_blocks_of(info, stream)):
-        array = mx.array(numbers)
-        yield (array.view(mx.bfloat16) if info.dtype == "BF16" else array).reshape(-1, *row_shape)
-
-
-def _blocks_of(info: TensorInfo, stream: Readable) -> Iterator[npt.NDArray[Any]]:
-    """The same as stored: bfloat16 as its bits."""
-    row_numbers = math.prod(info.shape[1:])
-    rows_at_once = max(1, SLICE_NUMBERS // row_numbers)
-    for first in range(0, info.shape[0], rows_at_once):
-        rows = min(rows_at_once, info.shape[0] - first)
-        numbers = np.empty(rows * row_numbers, _STORED[info.dtype])
-        left = numbers.data.cast("B")
-        while len(left):
-            count = stream.readinto(left)
-            if not count:
-                raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
-            left = left[count:]
-        if not _all_finite(numbers):
-            raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
-        yield numbers
-
-
-_STORED = {"BF16": "<u2", "F32": "<f4", "U32": "<u4", "U8": "u1", "I64": "<i8"}
-
-
-def _all_finite(numbers: npt.NDArray[Any]) -> bool:
-    if numbers.dtype == np.uint16:  # bfloat16: NaN and infinity are those whose exponent is all ones
-        return not ((numbers & np.uint16(0x7F80)) == 0x7F80).any()
-    return bool(np.isfinite(numbers).all())

@@ -48,6 +48,15 @@ def bring_to_disk(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def bring_path_to_disk(path: Path) -> None:
+    """The same for a file that is not open, or for the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        bring_to_disk(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _open_alone(beside: Path) -> int:
     """Opens `beside` empty and locked. The lock goes with the process that holds it."""
     while True:

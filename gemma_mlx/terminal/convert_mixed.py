@@ -17,9 +17,18 @@ if TYPE_CHECKING:
 MIXED = "mixed"
 
 
-def check_mixed_flags(recipe: str, target_gb: float | None, calibration: Path | None, sensitivity: Path | None) -> None:
+def check_mixed_flags(
+    recipe: str,
+    target_gb: float | None,
+    calibration: Path | None,
+    sensitivity: Path | None,
+    *,
+    round_off_lattice: bool = False,
+) -> None:
     """UsageError where the flags do not belong to the recipe, or it lacks its size."""
     if recipe == MIXED:
+        if round_off_lattice:
+            raise UsageError("--round rounds what is off the lattice of --recipe qat; leave it out with --recipe mixed")
         if target_gb is None or not (math.isfinite(target_gb) and target_gb > 0):
             raise UsageError("--recipe mixed fills a size: name it, as --recipe mixed --target-gb 7.5")
         return

@@ -82,7 +82,7 @@ def _downloaded(
     from convert.disk_space import held_bytes, require_space
     from convert.hub import UnreachableError, download_text, download_weights, find, find_cached, missing_weights
     from convert.partial_folder import working_folder
-    from convert.source import model_config, read_source, weights_bytes
+    from convert.source import converted_bytes, model_config, read_source
 
     try:
         model = find(repository, revision)
@@ -96,8 +96,8 @@ def _downloaded(
     missing = missing_weights(model, text)
     if missing:
         missing_bytes = sum(file.missing_bytes for file in missing)
-        converted = weights_bytes(model_config(text), recipe) - held_bytes(working_folder(destination))
-        require_space({missing[0].blob.parent: missing_bytes, destination: converted})
+        to_write = converted_bytes(model_config(text), recipe) - held_bytes(working_folder(destination))
+        require_space({missing[0].blob.parent: missing_bytes, destination: to_write})
         count = f"{len(missing)} file{'s' if len(missing) > 1 else ''}"
         output.note(f"{_title(model)}: downloading {count}, {_size(missing_bytes)}, to {missing[0].blob.parent.parent}")
         with bar("downloading") as progress:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from convert import source as convert_source
+from convert import source_tensor
 from gemma_mlx.config import read_config
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.weights import load_model
@@ -45,7 +45,7 @@ def test_laid_over_the_model_it_gives_the_trainers_logits(
 def test_fused_in_slices_it_gives_the_trainers_logits(
     name: str, folders: tuple[Path, Path], cases: dict[str, Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert_source, "SLICE_NUMBERS", 1000)
+    monkeypatch.setattr(source_tensor, "SLICE_NUMBERS", 1000)
     folder = folders[1] if name == "qlora" else TINY
     found = logits(fused(folder, ADAPTERS / name, tmp_path / "fused"), name, cases)
     assert np.abs(found - logits_of_trainer(name)).max() < TOLERANCE

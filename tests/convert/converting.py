@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convert import source, write_behind
+from convert import source_tensor, write_behind
 from convert.conversion import convert_checkpoint
 from convert.shards import ShardWriter
 
@@ -23,7 +23,7 @@ SHARD_BYTES = 60_000
 def main(folder: str, destination: str, killed_at_bytes: str = "") -> None:
     """Converts `folder` at 4 bit."""
     write_behind.SYNC_BYTES = 10_000
-    source.SLICE_NUMBERS = 2048  # several slices a tensor
+    source_tensor.SLICE_NUMBERS = 2048  # several slices a tensor
     if killed_at_bytes:
         left = int(killed_at_bytes)
         write_at = ShardWriter._write_at

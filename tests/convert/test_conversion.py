@@ -86,7 +86,7 @@ def test_packed_weights_are_close_and_the_rest_is_untouched(source: Path, tmp_pa
 
 def test_slices_of_a_tensor_join_without_a_seam(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert_checkpoint(source, tmp_path / "whole", "4bit")
-    monkeypatch.setattr("convert.source.SLICE_NUMBERS", 3 * HIDDEN)
+    monkeypatch.setattr("convert.source_tensor.SLICE_NUMBERS", 3 * HIDDEN)
     convert_checkpoint(source, tmp_path / "sliced", "4bit")
     whole, sliced = _loaded(tmp_path / "whole"), _loaded(tmp_path / "sliced")
     assert all(mx.array_equal(whole[name], sliced[name]) for name in whole)

@@ -12,7 +12,8 @@ from mlx.utils import tree_flatten
 
 from convert.conversion import convert_checkpoint
 from convert.packed_source import Repacking
-from convert.recipes import RECIPES
+from convert.recipes import RECIPES, recipe_named
+from convert.source import converted_bytes, model_config
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.drafter_config import parse_drafter_config
 from gemma_mlx.drafter_weights import load_drafter
@@ -67,6 +68,12 @@ def test_converted_drafter_drafts_and_keeps_its_spelling(source: Path, tmp_path:
     scored = (wanted > wanted.min()) & (found > found.min())  # another centroid may be among the likeliest
     error = np.abs(found - wanted)[scored].max() / np.abs(wanted[scored]).max()
     assert error < {"bf16": 1e-6, "8bit": 0.05, "6bit": 0.15, "4bit": 0.4, "4bit-g32": 0.4}[recipe]
+
+
+def test_its_size_is_known_beforehand(source: Path, tmp_path: Path) -> None:
+    convert_checkpoint(source, tmp_path / "out", "4bit")
+    written = sum(info.nbytes for info in read_headers(tmp_path / "out").values())
+    assert converted_bytes(model_config(source), recipe_named("4bit")) == written
 
 
 def test_the_order_of_tokens_survives(source: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import mlx.core as mx
@@ -20,6 +21,8 @@ from gemma_mlx.home import miniature_folder
 from gemma_mlx.weights import load_model, read_tensors
 from tests.adapters.miniature import write_adapter
 from tests.adapters.trained import ADAPTERS, loaded
+from tests.convert.lattice_source import trained_tensors
+from tests.convert.small_source import HIDDEN, INNER, write_source
 from tests.golden.cases import TINY
 
 IDS = list(range(30, 90))
@@ -88,6 +91,24 @@ def test_an_unfinished_conversion_is_not_gone_on_with_under_another_adapter(
     convert_source(fused_miniature(adapter), tmp_path / "at-once", recipe_named("4bit"))
     gone_on, at_once = (weights_file(tmp_path / name).read_bytes() for name in ("out", "at-once"))
     assert gone_on == at_once
+
+
+def test_a_lattice_that_the_adapter_leaves_is_refused_at_once_however_late_it_does(tmp_path: Path) -> None:
+    """mlx-lm trains the last layers by default; a look at the first numbers would find them on the lattice."""
+    release = write_source(tmp_path / "release", trained_tensors())
+    module = "language_model.model.layers.1.mlp.up_proj"
+    tensors = {f"{module}.lora_a": mx.ones((HIDDEN, 2)), f"{module}.lora_b": mx.ones((2, INNER))}
+    (tmp_path / "adapter").mkdir()
+    mx.save_safetensors(str(tmp_path / "adapter/adapters.safetensors"), tensors)
+    config = {"fine_tune_type": "lora", "lora_parameters": {"rank": 2, "scale": 1.0}}
+    (tmp_path / "adapter/adapter_config.json").write_text(json.dumps(config))
+    source = fuse(read_source(release), tmp_path / "adapter")
+    with pytest.raises(CheckpointError, match="the adapter adapter takes the weights off their 4-bit lattice"):
+        convert_source(source, tmp_path / "out", recipe_named("qat"))
+    assert {path.name for path in tmp_path.iterdir()} == {"release", "adapter"}
+    report = convert_source(source, tmp_path / "out", recipe_named("qat", round_off_lattice=True))
+    assert report.off_lattice.split(" (")[0] == "model.language_model.layers.1.mlp.up_proj.weight"
+    assert " and " not in report.off_lattice
 
 
 def test_a_drafter_takes_no_adapter(adapter: Path) -> None:

@@ -111,7 +111,7 @@ def test_another_packing_is_packed_again_as_its_unpacked_numbers_are(
     more = 1 + (PACKED if default["bits"] == 3 else 0)
     assert report.repacking == Repacking(repacked=PACKED, unpacked=1, with_more_bits=more)
     assert all(tally.relative_error > 0 for tally in report.changes.values())
-    monkeypatch.setattr("convert.packed_source.UNPACKED_AT_ONCE", 3 * 64)
+    monkeypatch.setattr("convert.packed_source.SLICE_NUMBERS", 3 * 64)
     convert_checkpoint(packed, tmp_path / "sliced", "4bit")
     assert same(loaded(tmp_path / "b"), loaded(tmp_path / "sliced"))
 

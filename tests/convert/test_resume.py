@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from convert import write_behind
+from convert import journal, shards, write_behind
 from convert.conversion import ConversionReport, convert_checkpoint
 from convert.journal import Journal
 from convert.partial_folder import JOURNAL_FILE
@@ -37,7 +38,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_behind, "SYNC_BYTES", 10_000)
-    monkeypatch.setattr("convert.source.SLICE_NUMBERS", 2048)
+    monkeypatch.setattr("convert.source_tensor.SLICE_NUMBERS", 2048)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -260,6 +261,28 @@ def test_what_did_not_reach_the_disk_is_not_in_the_journal(
     with pytest.raises(CheckpointError, match="Input/output error"):
         convert(source, tmp_path / "out")
     assert Journal(tmp_path / "out.partial" / JOURNAL_FILE).finished == {}
+
+
+def test_the_names_of_shards_and_journal_are_on_the_disk_before_the_journal_counts_on_them(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut a journal without its shards would leave holes where it says that numbers are."""
+    named: set[str] = set()
+    bring, add = shards.bring_path_to_disk, Journal.add
+
+    def bring_names(folder: Path) -> None:
+        bring(folder)
+        named.update(path.name for path in folder.iterdir())
+
+    def add_after_names(self: Journal, finished: Mapping[str, Tally]) -> None:
+        existing = {path.name for path in (tmp_path / "out.partial/folder").glob("*.safetensors")}
+        assert {JOURNAL_FILE, *existing} <= named
+        add(self, finished)
+
+    for module in (shards, journal):
+        monkeypatch.setattr(module, "bring_path_to_disk", bring_names)
+    monkeypatch.setattr(Journal, "add", add_after_names)
+    convert(source, tmp_path / "out")
 
 
 def test_work_that_was_kept_counts_for_the_space(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from convert import remote, source, write_behind
+from convert import remote, source_tensor, write_behind
 from convert.conversion import convert_checkpoint
 from gemma_mlx.home import find_model
 from tests.convert.small_source import write_source
@@ -35,7 +35,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         (folder / name).write_bytes(b"never asked for")
     monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.0)
     monkeypatch.setattr(write_behind, "SYNC_BYTES", 10_000)
-    monkeypatch.setattr(source, "SLICE_NUMBERS", 2048)
+    monkeypatch.setattr(source_tensor, "SLICE_NUMBERS", 2048)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     with serving(Hub(folder)) as hub:
         use_endpoint(hub.endpoint, monkeypatch)

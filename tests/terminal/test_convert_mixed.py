@@ -40,6 +40,7 @@ def test_a_size_is_filled_and_another_one_needs_no_measuring(run: Run, tmp_path:
     [
         (["--recipe", "mixed"], "--target-gb 7.5"),
         (["--recipe", "mixed", "--target-gb", "-1"], "--target-gb 7.5"),
+        (["--recipe", "mixed", "--target-gb", "1", "--round"], "leave it out with --recipe mixed"),
         (["--target-gb", "7.5"], "--target-gb has no effect with --recipe 4bit"),
         (["--recipe", "8bit", "--sensitivity", "x.json"], "--sensitivity has no effect"),
         (["--recipe", "6bit", "--calibration", "x.jsonl"], "--calibration has no effect"),
