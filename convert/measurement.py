@@ -8,16 +8,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convert.layerwise import LayerwiseModel
-from convert.recipes import Packing
+from convert.recipes import PACKED_MODULES, Packing, module_kind
 from convert.sensitivity import MEASURED, Sample, damages, error_ratios
 from gemma_mlx.config import Config, read_json
 from gemma_mlx.errors import CheckpointError, UsageError
+from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.replace_file import replacing
 
 CANDIDATES = tuple(Packing(bits, group_size) for bits in (3, 4, 5, 6, 8) for group_size in (64, 32))
@@ -50,12 +52,12 @@ def measurement(
     """Measures the unpacked checkpoint in `folder` on `samples`; what `file` holds of that is not measured again.
 
     `identity` tells its numbers from any others. `progress` is told (done, all) layers. Raises UsageError where `file`
-    holds a measurement of something else, CheckpointError where it cannot be written.
+    holds a measurement of something else, CheckpointError where it is damaged or cannot be written.
     """
     facts = {"source": dict(identity), "measured": {"bits": MEASURED.bits, "group_size": MEASURED.group_size}}
     kept: dict[str, Any] = {**facts, "error_ratios": {}, "samples": {}}
     if file.exists():
-        kept = _read(file, facts)
+        kept = _read(file, facts, config)
     layers = config.text.num_hidden_layers
     todo = [sample for sample in samples if sample.digest not in kept["samples"]]
     if todo or not kept["error_ratios"]:
@@ -97,11 +99,36 @@ def _key(packing: Packing) -> str:
     return f"{packing.bits}-{packing.group_size}"
 
 
-def _read(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    found = read_json(file)
+def _read(file: Path, facts: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    damaged = CheckpointError(f"{file} is damaged; remove it to measure again, or name another file with --sensitivity")
+    try:
+        found = read_json(file)
+    except CheckpointError:
+        raise damaged from None
     if {key: found.get(key) for key in facts} != facts or not {"error_ratios", "samples"} <= found.keys():
         raise UsageError(f"{file} is no measurement of this source; name another file with --sensitivity, or remove it")
+    if not _is_whole(found, config):
+        raise damaged
     return found
+
+
+def _is_whole(kept: Mapping[str, Any], config: Config) -> bool:
+    """Whether there are numbers for every module that recipes pack, in all that was kept."""
+    names = Gemma4(config).shapes()
+    modules = {name.removesuffix(".weight") for name in names if module_kind(f".{name}") in PACKED_MODULES}
+    packings = {_key(packing) for packing in CANDIDATES}
+    try:
+        return all(_holds(kept["error_ratios"][module], packings) for module in modules) and all(
+            _holds(sample["damages"], modules) and _holds(sample, {"positions"}) and sample["positions"] > 0
+            for sample in kept["samples"].values()
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
+
+
+def _holds(numbers: Mapping[str, Any], keys: set[str]) -> bool:
+    """Whether a finite number from 0 on stands under each of `keys`."""
+    return all(math.isfinite(numbers[key]) and numbers[key] >= 0 for key in keys)
 
 
 def _write(file: Path, kept: dict[str, Any]) -> None:

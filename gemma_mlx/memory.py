@@ -260,9 +260,18 @@ class Planner:
         text = self.config.text
         mlp_numbers = min(rows, MLP_TOKENS) * text.intermediate_size
         adapted = 2 * max(mlp_numbers, rows * text.num_attention_heads * text.global_head_dim)  # product, and its sum
-        return (
+        own_bytes = (
             attention + 4 * mlp_numbers + 4 * rows * text.hidden_size + (adapted if self.adapter_bytes else 0)
         ) * self.dtype.size
+        return own_bytes + self._float32_copy_bytes(rows)
+
+    def _float32_copy_bytes(self, rows: int) -> int:
+        """What layers with float32 scales take beside: copies of what goes in and comes out (`float32_scales.py`)."""
+        if self.dtype == mx.float32 or not self.stored.get("F32"):
+            return 0
+        text = self.config.text
+        mlp_numbers = min(rows, MLP_TOKENS) * text.intermediate_size
+        return 4 * max(4 * mlp_numbers, 2 * rows * text.num_attention_heads * text.global_head_dim)
 
     def _decode_bytes(self, context_tokens: int) -> int:
         """What a pass over a few tokens takes: of one on all full layers at once, of more on one (`decoder.py`)."""

@@ -8,7 +8,7 @@ import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -29,6 +29,7 @@ from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, Planner, stored_numb
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.weights import load_model
+from tests.convert import small_source
 
 RELEASED = Path(__file__).parent / "golden" / "released_config.json"
 LIMIT_16_GB = 11_453_246_122
@@ -255,6 +256,30 @@ def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None,
     assert peak_bytes <= plan.total_bytes
     if spans is LARGEST_PICTURE:  # in a model so small, the largest picture is most of the plan
         assert plan.total_bytes <= 1.7 * peak_bytes
+
+
+@pytest.mark.parametrize(("inner", "heads", "head_dim"), [(1024, 4, 32), (64, 16, 64)])
+def test_the_plan_covers_float32_copies_beside_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inner: int, heads: int, head_dim: int
+) -> None:
+    """In a model whose MLP, or whose attention, is most of a layer."""
+    own = {"INNER": inner, "HEADS": heads, "HEAD_DIM": head_dim, "FULL_DIM": 2 * head_dim}
+    for name, value in own.items():
+        monkeypatch.setattr(small_source, name, value)
+    changes = {"intermediate_size": inner, "num_attention_heads": heads, "head_dim": head_dim}
+    for name, value in {**changes, "global_head_dim": 2 * head_dim}.items():
+        monkeypatch.setitem(cast("dict[str, Any]", small_source.CONFIG["text_config"]), name, value)
+    folder = tmp_path / "packed"
+    convert_checkpoint(small_source.write_source(tmp_path / "source"), folder, "qat-f32", round_off_lattice=True)
+    config = read_config(folder)
+    plan = Planner(config, stored_numbers(folder), replace(mac("16GB"), is_cpu=True), mx.bfloat16).plan(600)
+    model = load_model(folder, config, mx.bfloat16)
+    gc.collect()
+    mx.clear_cache()
+    before_bytes = mx.get_active_memory() - plan.weights_bytes
+    mx.reset_peak_memory()
+    Session(model).prefill([7] * 598)
+    assert mx.get_peak_memory() - before_bytes <= plan.total_bytes
 
 
 def test_a_planned_context_is_the_most_that_prompt_and_answer_take() -> None:

@@ -182,9 +182,10 @@ def lattice_lines(report: ConversionReport) -> list[str]:
         return []
     found = (
         f"{tally.blocks - tally.blocks_off_lattice:,} of {tally.blocks:,} blocks are on the 4-bit lattice; "
-        f"{tally.same_numbers / tally.numbers:.2%} of the numbers are the same in bfloat16, "
-        f"the others within {tally.largest_deviation:.2%}"
+        f"{tally.same_numbers / tally.numbers:.2%} of the numbers are the same in bfloat16"
     )
+    if not tally.blocks_off_lattice:  # a number near 0 that was rounded is off by many times itself
+        found += f", the others within {tally.largest_deviation:.2%}"
     return [found, f"rounded: {report.off_lattice}"] if report.off_lattice else [found]
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -14,7 +17,7 @@ from convert.recipes import Packing, Recipe
 from convert.sensitivity import MEASURED, Sample, damages, divergence, error_ratios
 from convert.source import read_source
 from gemma_mlx.config import read_config
-from gemma_mlx.errors import UsageError
+from gemma_mlx.errors import CheckpointError, UsageError
 from gemma_mlx.inputs.image import ImagePatches
 from gemma_mlx.inputs.prompt import MediaSpan, Prompt
 from gemma_mlx.model.gemma4 import Gemma4
@@ -153,3 +156,34 @@ def test_a_measurement_of_something_else_is_refused_and_kept(source: Path, tmp_p
         with pytest.raises(UsageError, match="is no measurement of this source"):
             measurement(source, read_config(source), {"source": "small"}, [_sample()], file)
         assert file.read_text(encoding="utf-8") == content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept["error_ratios"].pop(TABLE),
+        lambda kept: kept["error_ratios"][TABLE].pop("3-64"),
+        lambda kept: kept.update(samples=[]),
+        lambda kept: next(iter(kept["samples"].values()))["damages"].pop(TABLE),
+        lambda kept: next(iter(kept["samples"].values()))["damages"].update({TABLE: "0.1"}),
+        lambda kept: next(iter(kept["samples"].values()))["damages"].update({TABLE: float("nan")}),
+        lambda kept: next(iter(kept["samples"].values())).update(positions=0),
+    ],
+)
+def test_a_damaged_measurement_is_refused_in_one_line(
+    source: Path, tmp_path: Path, damage: Callable[[Any], object]
+) -> None:
+    file, config, identity = tmp_path / "found.json", read_config(source), {"source": "small"}
+    measurement(source, config, identity, [_sample()], file)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    damage(kept)
+    file.write_text(json.dumps(kept), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"found\.json is damaged; remove it to measure again"):
+        measurement(source, config, identity, [_sample()], file)
+
+
+def test_a_measurement_that_is_cut_off_is_refused_in_one_line(source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    file.write_text('{"source": {"source": "sm', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"found\.json is damaged; remove it to measure again"):
+        measurement(source, read_config(source), {"source": "small"}, [_sample()], file)

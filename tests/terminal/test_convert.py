@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import pytest
 
+from convert.conversion import ConversionReport
 from convert.packing import PackedRows, pack_rows
 from convert.recipes import Packing
+from convert.tally import Tally
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.home import find_drafter, find_model, miniature_folder, remember_model
+from gemma_mlx.terminal.convert import lattice_lines
 from tests.terminal.conftest import Run
 
 
@@ -120,3 +124,22 @@ def test_a_model_folder_of_any_name_is_remembered(tmp_path: Path, name: bytes) -
     (folder / "config.json").touch()
     remember_model(folder)
     assert find_model() == folder
+
+
+def test_a_deviation_is_told_only_where_nothing_was_rounded_off_the_lattice() -> None:
+    """Beside a rounded number near 0 it would be thousands of percent, and say nothing."""
+    report = ConversionReport(
+        tensors=1,
+        bytes_written=1,
+        bits_per_weight=5.0,
+        changes={"q_proj": Tally(blocks=4, numbers=128, same_numbers=96, largest_deviation=0.0078)},
+        off_lattice="",
+        seconds=1.0,
+        is_drafter=False,
+    )
+    [line] = lattice_lines(report)
+    assert line.endswith("75.00% of the numbers are the same in bfloat16, the others within 0.78%")
+    off = Tally(blocks=4, blocks_off_lattice=1, numbers=128, same_numbers=96, largest_deviation=55.9)
+    line, rounded = lattice_lines(replace(report, changes={"q_proj": off}, off_lattice="a (1 of 4 blocks)"))
+    assert line.endswith("75.00% of the numbers are the same in bfloat16")
+    assert rounded == "rounded: a (1 of 4 blocks)"
