@@ -34,6 +34,7 @@ from convert.tally import Tally
 from convert.text_side import text_side
 from convert.write_behind import WriteBehind
 from gemma_mlx.decoding.saved_session import source_hash
+from gemma_mlx.errors import CheckpointError
 
 SHARD_BYTES = 5_000_000_000
 MOST_THREADS = 4
@@ -169,6 +170,7 @@ def _write_shards(
     total_bytes = sum(job.tensor.nbytes for job in jobs)
     done_bytes = sum(job.tensor.nbytes for job in jobs if job.tensor.name in finished)
     for shard in shards:
+        _require_kept(work.folder, shard, [job for job in jobs if job.tensor.name in finished])
         left = [job for job in jobs if job.outputs[0].name in shard.places and job.tensor.name not in finished]
         with ShardWriter(work.folder, shard) as file, WriteBehind(file, work.journal) as writer:
             for part in in_order(packed, slices_of(left), packing_threads()):
@@ -182,6 +184,17 @@ def _write_shards(
                     writer.finish(name, [output.name for output in part.job.outputs])
                 done_bytes += part.source_bytes
                 progress(done_bytes, total_bytes)
+
+
+def _require_kept(folder: Path, shard: Shard, finished: list[Job]) -> None:
+    """Raises CheckpointError where a shard lost bytes that its journal counts on."""
+    names = [output.name for job in finished for output in job.outputs if output.name in shard.places]
+    file, needed_bytes = folder / shard.file_name, max((shard.places[name][1] for name in names), default=0)
+    if needed_bytes and (not file.is_file() or file.stat().st_size < needed_bytes):
+        raise CheckpointError(
+            f"{file.name} of the unfinished conversion has lost numbers that were written; nothing of it was kept: run "
+            "the same command again"
+        )
 
 
 def _by_kind(jobs: list[Job], tallies: Mapping[str, Tally]) -> dict[str, Tally]:

@@ -39,9 +39,16 @@ def look_at_lattice(source: Source, recipe: Recipe) -> None:
                 GemmaWarning,
                 stacklevel=4,
             )
-    elif not recipe.round_off_lattice:
+        return
+    looks = {tensors[name].name: _first_look(tensors[name]) for name in first_of_kind.values()}
+    if not recipe.round_off_lattice:
         _refuse_fused(source, recipe)
-        require_on_lattice({tensors[name].name: _first_look(tensors[name]) for name in first_of_kind.values()})
+        require_on_lattice(looks)
+    elif all(2 * tally.blocks_off_lattice > tally.blocks for tally in looks.values()):
+        raise CheckpointError(
+            f"most of the source is not on a 4-bit lattice: {tensors_off_lattice(looks)}; --round is for a few blocks: "
+            "use --recipe 4bit-g32, which rounds as well and faster"
+        )
 
 
 def _refuse_fused(source: Source, recipe: Recipe) -> None:

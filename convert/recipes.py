@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gemma_mlx.checkpoint import DTYPE_BYTES
@@ -70,13 +70,14 @@ RECIPES = {
 }
 
 
-def recipe_named(name: str, *, round_off_lattice: bool = False) -> Recipe:
+def recipe_named(name: str, *, round_off_lattice: bool = False, others: Sequence[str] = ()) -> Recipe:
     """The recipe called `name`.
 
-    Raises UsageError that lists all of them, and where there is nothing to round because no lattice is looked for.
+    Raises UsageError that lists all of them, with `others` that the caller knows, and where there is nothing to round
+    because no lattice is looked for.
     """
     if name not in RECIPES:
-        raise UsageError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+        raise UsageError(f"there is no recipe {name!r}; choose one of {', '.join([*RECIPES, *others])}")
     recipe = RECIPES[name]
     if round_off_lattice and not (recipe.packing and recipe.packing.on_lattice):
         raise UsageError(f"--round rounds what is off the lattice of --recipe qat; leave it out with --recipe {name}")

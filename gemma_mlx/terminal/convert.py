@@ -81,7 +81,9 @@ def convert(
         from gemma_mlx.home import find_adapter
 
         check_mixed_flags(recipe, target_gb, calibration, sensitivity, round_off_lattice=round_off_lattice)
-        chosen = recipe_named("4bit" if recipe == MIXED else recipe, round_off_lattice=round_off_lattice)
+        chosen = recipe_named(
+            "4bit" if recipe == MIXED else recipe, round_off_lattice=round_off_lattice, others=[MIXED]
+        )
         adapter = find_adapter(fuse) if fuse is not None else None
         refuse_existing(destination)
         bar = partial(_progress_bar, output)

@@ -168,6 +168,13 @@ def test_it_is_rounded_on_request_and_only_it(tmp_path: Path) -> None:
     assert 0 < int(changed[canonical_name(LAST)].sum()) <= 32
 
 
+def test_rounding_most_of_a_source_is_refused_with_what_rounds_as_well(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source", source_tensors())
+    with pytest.raises(CheckpointError, match=r"most of the source is not on a 4-bit lattice.*use --recipe 4bit-g32"):
+        convert_checkpoint(source, tmp_path / "out", "qat", round_off_lattice=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
 def test_rounding_without_a_lattice_is_wrong_usage(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--round rounds what is off the lattice of --recipe qat; leave it out"):
         convert_checkpoint(source, tmp_path / "out", "4bit", round_off_lattice=True)

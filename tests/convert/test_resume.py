@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +105,19 @@ def test_what_is_finished_is_not_done_again_and_the_report_is_the_same(source: P
     assert replace(report, seconds=0) == replace(whole, seconds=0)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: os.truncate(file, file.stat().st_size // 2)])
+def test_lost_bytes_are_noticed_and_nothing_is_built_on_them(
+    source: Path, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    convert(source, tmp_path / "whole")
+    left = stop_at(0.8, source, tmp_path / "out")
+    harm(min(left.rglob("*.safetensors")))
+    with pytest.raises(CheckpointError, match="has lost numbers that were written"):
+        convert(source, tmp_path / "out")
+    convert(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_a_journal_torn_at_any_byte_counts_as_far_as_it_is_whole(tmp_path: Path) -> None:

@@ -13,6 +13,12 @@ def _folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
+def test_a_recipe_that_there_is_not_names_mixed_too(run: Run, tmp_path: Path) -> None:
+    ended = run("convert", miniature_folder(), tmp_path / "out", "--recipe", "nope")
+    assert (ended.code, len(ended.errors)) == (2, 1)
+    assert ended.errors[0].endswith("bf16, mixed")
+
+
 def test_a_size_is_filled_and_another_one_needs_no_measuring(run: Run, tmp_path: Path) -> None:
     prompts, kept = tmp_path / "prompts.jsonl", tmp_path / "kept.json"
     prompts.write_text('{"text": "Hi", "answer": "Hello!"}\n', encoding="utf-8")

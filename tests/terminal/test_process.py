@@ -117,6 +117,22 @@ def to_a_full_disk(kind: str, tmp_path: Path, *arguments: str) -> tuple[int, str
     return ended.returncode, ended.stderr, os.strerror(errno.EFBIG if kind == "limit" else errno.ENOSPC)
 
 
+@pytest.mark.parametrize("module", ["gemma_mlx.terminal.cli", "typer"])
+def test_ctrl_c_while_the_program_loads_is_quiet(module: str) -> None:
+    interrupting = f"""
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from gemma_mlx.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", interrupting], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("kind", FULL)
 def test_a_full_disk_is_one_line(kind: str, tmp_path: Path) -> None:
     code, told, reason = to_a_full_disk(kind, tmp_path, "--version")
