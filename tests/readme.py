@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.conversion import table as conversions_table
 from benchmarks.lattice import lattice_errors, trained_rows
 from benchmarks.lattice import table as lattice_errors_table
 from gemma_mlx.terminal.cli import app
@@ -87,7 +88,46 @@ def lattice_table() -> str:
     return lattice_errors_table(lattice_errors(trained_rows())) + "\n"
 
 
-TABLES = {"flags": flag_table, "lattice": lattice_table, "memory": memory_table}
+def quality_table() -> str:
+    """The miniature by how it is packed: bytes, divergence over all prompts, and errors in each set."""
+    report = json.loads((RESULTS / "miniature-quality" / "quality.json").read_text(encoding="utf-8"))
+    folders = list(dict.fromkeys(point["folder"] for point in report["points"]))
+    found = {(point["part"], point["folder"], point["name"]): point for point in report["points"]}
+    sets = {"captions": "character", "readings": "character", "speech": "word", "speech-unseen": "word"}
+    rows = []
+    for folder in folders:
+        total = found["likelihood", folder, "all"]
+        points = [(found.get(("set", folder, name)), unit) for name, unit in sets.items()]
+        errors = [f"{100 * point[f'{unit}_error_rate']:.1f}" if point else "" for point, unit in points]
+        rows.append(
+            f"| {folder} | {total['stored_bytes'] / 1e6:.1f} | {total['kl_mean']:.2g} | {total['kl_p99']:.2g} | "
+            f"{total['top1_agreement']:.2%} | {total['perplexity']:.4f} | {' | '.join(errors)} |\n"
+        )
+    units = " | ".join(f"{name}, {unit}s" for name, unit in sets.items())
+    head = f"| packed | MB | mean KL | p99 | same top token | perplexity | {units} |\n"
+    total = found["likelihood", folders[0], "all"]
+    files = found["set", folders[0], "captions"]["files"]
+    about = (
+        f"\n{total['answers']} answers with {total['positions']:,} tokens; {files} files a set, of which characters or "
+        f"words wrong, in %. MLX {report['mlx_version']}, {report['dtype']}.\n"
+    )
+    return head + "|---|" + "---:|" * (5 + len(sets)) + "\n" + "".join(rows) + about
+
+
+def conversion_table() -> str:
+    """Of each converter the medians over its runs."""
+    report = json.loads((RESULTS / "full-size-conversion.json").read_text(encoding="utf-8"))
+    about = f"MLX {report['mlx_version']}, mlx-vlm {report['mlx_vlm_version']}, {report['machine']}."
+    return f"{conversions_table(report['runs'])}\n\n{about}\n"
+
+
+TABLES = {
+    "flags": flag_table,
+    "lattice": lattice_table,
+    "conversion": conversion_table,
+    "memory": memory_table,
+    "quality": quality_table,
+}
 """What stands in README between <!-- NAME: begin --> and <!-- NAME: end -->."""
 
 
