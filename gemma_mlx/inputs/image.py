@@ -1,9 +1,9 @@
 """A picture on disk or in memory -> the 48 x 48 patches that the model's patch embedder takes.
 
 `open_image` gives the picture as a person sees it: turned upright by its EXIF orientation (a HEIC by its own, of which
-EXIF is a copy), the first frame, alpha laid over white, 16 bits scaled down to 8. Colour profiles are not applied, as
-in the reference processor. From there on sizes, pixels, patches and positions equal those of transformers'
-`Gemma4UnifiedImageProcessor`, bit for bit.
+EXIF is a copy), the first frame, alpha laid over white, 16 bits scaled down to 8; of a camera raw file, the preview in
+it. Colour profiles are not applied, as in the reference processor. From there on sizes, pixels, patches and positions
+equal those of transformers' `Gemma4UnifiedImageProcessor`, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from PIL.TiffImagePlugin import TiffImageFile
 
 from gemma_mlx.errors import InputError
+from gemma_mlx.inputs.raw_preview import is_camera_raw, open_preview
 from gemma_mlx.inputs.resize import resize_bicubic
 
 BUDGETS = (70, 140, 280, 560, 1120)
@@ -38,10 +38,9 @@ _RESCALE = np.float32(0.00392156862745098)  # processor_config.json: rescale_fac
 _FORMATS = ("PNG", "JPEG", "GIF", "PPM", "BMP", "WEBP", "TIFF", "ICO", "ICNS", "JPEG2000", "AVIF")
 _FORMATS_TO_PRINT = "PNG, JPEG, HEIC, GIF, WebP, TIFF, BMP, AVIF"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-STILL_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis")
+STILL_BRANDS = (*_HEIF_BRANDS, b"avif", b"avis", b"crx ")
 """Of files that begin like MPEG-4, these hold pictures."""
 _FIRST_BYTES = 12
-_NEW_SUBFILE_TYPE, _DNG_VERSION = 254, 50706  # tags of TIFF
 
 ImageSource = Path | str | bytes | BinaryIO | Image.Image
 
@@ -134,6 +133,15 @@ def _read(file: BinaryIO, name: str) -> Image.Image:
     start = file.read(_FIRST_BYTES)
     if not start:
         raise InputError(f"{name} is empty (0 bytes); attach a picture that has been written completely")
+    # Pillow warns on stderr about large pictures, for which the limit here stands, and about metadata it can skip.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_preview(file, name) if is_camera_raw(file) else _opened(file, start, name) as image:
+            return _decoded(image, name)
+
+
+def _opened(file: BinaryIO, start: bytes, name: str) -> Image.Image:
+    """The picture in `file`, not decoded yet."""
     formats: tuple[str, ...] = _FORMATS
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         import pillow_heif
@@ -141,30 +149,14 @@ def _read(file: BinaryIO, name: str) -> Image.Image:
         pillow_heif.register_heif_opener()
         formats = (*_FORMATS, "HEIF")
     file.seek(0)
-    # Pillow warns on stderr about large pictures, for which the limit here stands, and about metadata it can skip.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(file, formats=formats)
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{name} is too large ({error}); scale it down to {MAX_PIXELS:,} pixels") from error
-        except Exception as error:
-            raise InputError(
-                f"{name} is not a picture that can be read ({_FORMATS_TO_PRINT}); convert it to PNG"
-            ) from error
-        with image:
-            if isinstance(image, TiffImageFile) and _is_preview(image):
-                raise InputError(
-                    f"{name} is a camera raw file, of which only the small preview could be read; export the picture: "
-                    "sips -s format jpeg IN --out OUT.jpg"
-                )
-            return _decoded(image, name)
-
-
-def _is_preview(image: TiffImageFile) -> bool:
-    """Whether the first picture of a TIFF stands for a larger one, as in DNG, NEF and ARW."""
-    tags = image.tag_v2
-    return tags.get(_NEW_SUBFILE_TYPE) == 1 or _DNG_VERSION in tags
+    try:
+        return Image.open(file, formats=formats)
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} is too large ({error}); scale it down to {MAX_PIXELS:,} pixels") from error
+    except Exception as error:
+        raise InputError(
+            f"{name} is not a picture that can be read ({_FORMATS_TO_PRINT}); convert it to PNG"
+        ) from error
 
 
 def _decoded(image: Image.Image, name: str) -> Image.Image:

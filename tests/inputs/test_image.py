@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from gemma_mlx.errors import InputError
 from gemma_mlx.inputs import image as image_module
@@ -302,15 +301,6 @@ def test_avif_is_turned_by_its_orientation(orientation: int) -> None:
     found = np.asarray(open_image(saved(image, format="AVIF", quality=95, exif=exif))).astype(int)
     assert found.shape == expected.shape
     assert np.abs(found - expected).mean() < 8
-
-
-@pytest.mark.parametrize(("tag", "value"), [(254, 1), (50706, b"\1\4\0\0")])
-def test_preview_of_a_camera_raw_is_not_taken_for_the_picture(tag: int, value: object) -> None:
-    tags = ImageFileDirectory_v2()
-    tags[tag] = value
-    with pytest.raises(InputError, match=r"camera raw file, of which only the small preview .*sips") as raised:
-        open_image(saved(Image.new("RGB", (16, 12)), format="TIFF", tiffinfo=tags))
-    assert_one_line(raised.value)
 
 
 def test_damaged_heic_is_read_or_refused() -> None:
