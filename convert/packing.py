@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from convert.recipes import Packing
 from convert.tally import Tally
@@ -42,14 +43,20 @@ def pack_rows(rows: mx.array, packing: Packing) -> PackedRows:
     """
     groups = rows.astype(mx.float32).reshape(rows.shape[0], -1, packing.group_size)
     codes, scale, bias = round_groups(groups, packing)
-    error = mx.square(codes * scale + bias - groups).sum(axis=(1, 2))
-    squares = mx.square(groups).sum(axis=(1, 2))
     packed = side_by_side(codes.astype(mx.uint8).reshape(rows.shape), packing.bits)
     scales, biases = (part.squeeze(-1).astype(mx.bfloat16) for part in (scale, bias))
-    mx.eval(packed, scales, biases, error, squares)
-    # Sums over many rows need more digits than float32 has.
-    error_sum, squared_sum = (float(np.array(part).sum(dtype=np.float64)) for part in (error, squares))
-    return PackedRows(packed, scales, biases, Tally(error_sum, squared_sum))
+    mx.eval(groups, codes, scale, bias, packed, scales, biases)
+    moved = np.array(codes)
+    moved *= np.array(scale, copy=False)
+    moved += np.array(bias, copy=False)
+    moved -= np.array(groups, copy=False)
+    return PackedRows(packed, scales, biases, Tally(_squares(moved), _squares(np.array(groups, copy=False))))
+
+
+def _squares(numbers: NDArray[np.float32]) -> float:
+    """The sum of squares. Each row's is of its own, for many rows need more digits than float32 has."""
+    rows = numbers.reshape(len(numbers), -1)
+    return float(np.einsum("rc,rc->r", rows, rows).sum(dtype=np.float64))
 
 
 def round_groups(groups: mx.array, packing: Packing) -> tuple[mx.array, mx.array, mx.array]:
@@ -62,8 +69,9 @@ def round_groups(groups: mx.array, packing: Packing) -> tuple[mx.array, mx.array
     steps = levels + 1 if 4 * 2**packing.bits <= packing.group_size else levels
     scale = _rounded((high - low) / steps)
     bias = _rounded((low + high - levels * scale) / 2)
-    codes = mx.clip(mx.round((groups - bias) / mx.where(scale > 0, scale, 1)), 0, levels)
-    return codes, scale, bias
+    places = (groups - (bias - scale / 2)) / mx.where(scale > 0, scale, 1)
+    codes = mx.clip(places, 0, levels).astype(mx.uint8)  # cuts off what is behind the point: it was rounded by the half
+    return codes.astype(mx.float32), scale, bias
 
 
 def _rounded(values: mx.array) -> mx.array:

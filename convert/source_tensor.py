@@ -6,6 +6,7 @@ Plain reads rather than a memory map: mapped pages count as resident memory.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class SourceTensor(Protocol):
 def _opened_file(info: TensorInfo) -> Iterator[Readable]:
     with info.file.open("rb", buffering=0) as stream:
         stream.seek(info.start)
+        if hasattr(os, "posix_fadvise"):  # Linux reads twice as far ahead then; macOS does so by itself
+            os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_SEQUENTIAL)
         yield stream
 
 
