@@ -100,7 +100,7 @@ def caption(
         output = Output(quiet)
         sidecars = Sidecars(named, format, overwrite) if format in ("txt-sidecar", "xmp") else None
         batch = Batch(
-            *(named, "image", output, max_tokens, detail, as_json, bool(logprobs), thinking),
+            *(named, output, max_tokens, detail, as_json, bool(logprobs), thinking),
             named=True,
             sidecars=sidecars,
         )
