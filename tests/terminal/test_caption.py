@@ -112,6 +112,21 @@ def test_two_processes_do_not_share_a_journal(own_home: Path) -> None:
         assert journal.find(file_digest(b"x")) is None
 
 
+def test_a_caption_is_never_written_over_its_picture(run: Run, folder: Path) -> None:
+    picture = folder / "0.png"
+    picture.rename(folder / "0.txt")
+    whole = (folder / "0.txt").read_bytes()
+    ended = run("caption", folder / "0.txt", "--format", "txt-sidecar", "--overwrite", "-n", 2)
+    assert (ended.code, (folder / "0.txt").read_bytes()) == (2, whole)
+
+
+def test_a_schema_nested_beyond_reason_is_wrong_usage(run: Run, folder: Path, tmp_path: Path) -> None:
+    for depth in (600, 100_000):
+        (tmp_path / "deep.json").write_text('{"items":' * depth + "{}" + "}" * depth, encoding="utf-8")
+        ended = run("caption", folder / "0.png", "--json-schema", tmp_path / "deep.json")
+        assert (ended.code, len(ended.errors)) == (2, 1)
+
+
 def test_captions_go_beside_the_pictures(run: Run, folder: Path) -> None:
     ended = run("caption", folder / "0.png", folder / "1.png", "--format", "txt-sidecar", "-n", 4, "-q")
     assert (ended.code, ended.out) == (0, "")
