@@ -184,7 +184,7 @@ class TranscribeRun:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as file:
                 for piece in pieces:
-                    file.write(piece.encode())
+                    file.write(piece.encode(errors="replace"))  # as to stdout: a file's name may be no UTF-8
                 file.write(b"\n")
         except OSError as error:
             raise GemmaError(f"cannot write {str(target)!r}: {error.strerror}; name another --output-dir") from error

@@ -186,6 +186,16 @@ def test_a_recording_at_work_is_not_begun_anew_beside(run: Run, talk: Path, own_
     assert run("transcribe", talk, "-q").code == 0
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_a_name_that_is_no_utf_8_stops_nothing(run: Run, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff.wav")
+    soundfile.write(os.fsencode(odd), np.zeros(RATE_HZ), RATE_HZ, format="WAV")
+    ended = run("transcribe", odd, "--format", "json", "--output-dir", tmp_path / "out")
+    assert (ended.code, ended.errors) == (0, [])
+    [written] = (tmp_path / "out").iterdir()
+    assert json.loads(written.read_text(encoding="utf-8"))["file"] == "odd?.wav"
+
+
 def test_restart_hears_all_again(run: Run, talk: Path, tmp_path: Path) -> None:
     missing = tmp_path / "missing.wav"
     for restart, kept in (((), 0), ((), 3), (("--restart",), 0)):
