@@ -66,7 +66,7 @@ def _open_alone(beside: Path) -> int:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OSError(f"another process is writing {beside.name}") from None
-            if _is_at(descriptor, beside):
+            if is_at(descriptor, beside):
                 os.fchmod(descriptor, 0o600)
                 os.ftruncate(descriptor, 0)
                 return descriptor
@@ -76,7 +76,8 @@ def _open_alone(beside: Path) -> int:
             raise
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that `path` names."""
     opened = os.fstat(descriptor)
     try:
         found = path.lstat()

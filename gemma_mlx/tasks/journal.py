@@ -6,7 +6,6 @@ alone. A window is found again by its place; the cuts are made anew, which takes
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -14,9 +13,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from gemma_mlx.errors import GemmaError
+from gemma_mlx.kept_lines import KeptLines
 from gemma_mlx.tasks.listening import Heard
 from gemma_mlx.tasks.windows import Window
 
@@ -46,17 +46,19 @@ class Journal:
         """
         described = json.dumps({"form": FORM, **identity}, sort_keys=True)
         self.path = folder / f"{hashlib.blake2b(described.encode(), digest_size=16).hexdigest()}.jsonl"
+        self._folder = folder
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _forget_old(folder)
-            if restart:
-                self.path.unlink(missing_ok=True)
-            self._done, whole_bytes = _read(self.path)
-            self._lines = self._open(whole_bytes)
+            self._lines = KeptLines(self.path, restart=restart)
+        except BlockingIOError:
+            raise GemmaError("another process transcribes this recording the same way; wait for it") from None
         except OSError as error:
-            raise GemmaError(
-                f"cannot keep what was heard in {folder} ({error.strerror}); make room there, or set GEMMA_MLX_HOME"
-            ) from error
+            raise self._failure(error) from error
+        _forget_old(folder)
+        self._done: dict[str, Heard] = {}
+        for found in self._lines.found:
+            with suppress(KeyError, TypeError, ValueError):  # a damaged line is a window heard once more
+                place = found.pop("place")
+                self._done[place] = Heard(**{**found, **_tuples(found)})
 
     def __enter__(self) -> Journal:
         return self
@@ -74,42 +76,21 @@ class Journal:
         return self._done.get(_place(window))
 
     def keep(self, window: Window, heard: Heard) -> None:
-        """From now on also a kill does not lose it."""
-        self._lines.write(json.dumps({"place": _place(window), **vars(heard)}) + "\n")
-        self._lines.flush()
+        """From now on also a kill does not lose it. GemmaError where the disk does not let us."""
+        try:
+            self._lines.add({"place": _place(window), **vars(heard)})
+        except OSError as error:
+            raise self._failure(error) from error
 
     def remove(self) -> None:
         """The work is done."""
         with suppress(OSError):
             self.path.unlink()
 
-    def _open(self, whole_bytes: int) -> TextIO:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
-        except BlockingIOError:
-            os.close(descriptor)
-            raise GemmaError("another process transcribes this recording the same way; wait for it") from None
-        os.ftruncate(descriptor, whole_bytes)
-        os.lseek(descriptor, 0, os.SEEK_END)
-        return os.fdopen(descriptor, "w", encoding="utf-8")
-
-
-def _read(path: Path) -> tuple[dict[str, Heard], int]:
-    """What is in the journal, and how long it is up to the last whole line: a kill may have cut one short."""
-    done: dict[str, Heard] = {}
-    whole_bytes = 0
-    for line in path.read_bytes().splitlines(keepends=True) if path.is_file() else ():
-        if not line.endswith(b"\n"):
-            break
-        try:
-            found = json.loads(line)
-            place = found.pop("place")
-            done[place] = Heard(**{**found, **_tuples(found)})
-        except (ValueError, TypeError, AttributeError, KeyError):
-            break
-        whole_bytes += len(line)
-    return done, whole_bytes
+    def _failure(self, error: OSError) -> GemmaError:
+        return GemmaError(
+            f"cannot keep what was heard in {self._folder} ({error.strerror}); make room there, or set GEMMA_MLX_HOME"
+        )
 
 
 def _tuples(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ LOW_LOGPROB = -1.0
 RETRY_TEMPERATURE = 0.4
 _SHORTEST_HALF_S = 0.5
 _SURELY_SPOKEN_S = 0.5
-_COUNTS = ("audio_tokens", "prompt_tokens", "reused_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens")
+COUNTS = ("audio_tokens", "prompt_tokens", "reused_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Heard:
     """Tokens by their kind, of all attempts."""
     tokens: tuple[int, ...] = ()
     logprobs: tuple[tuple[tuple[int, float], ...], ...] = ()
+    attempts: int = 0
+    """How often the model was asked: more than once where there was a loop."""
+    decoding_s: float = field(default=0.0, compare=False)
+    """From the first token of an attempt to its last, of all attempts."""
+    peak_memory_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -145,14 +150,18 @@ class Listener:
             "no translation": self._wanted.target is not None and bool(text) and not said,
         }
         counts: Counter[str] = Counter()
-        for attempt in attempts:
-            counts.update({name: getattr(attempt.reply, name) for name in _COUNTS})
+        replies = [attempt.reply for attempt in attempts]
+        for reply in replies:
+            counts.update({name: getattr(reply, name) for name in COUNTS})
         return Heard(
             text=text,
             said=" ".join(said) if said else None,
             doubts=tuple(doubt for doubt, is_so in found.items() if is_so),
             mean_logprob=mean,
             counts=dict(counts),
+            attempts=len(attempts),
+            decoding_s=sum((r.generated_tokens - 1) / r.generation_tps for r in replies if r.generation_tps),
+            peak_memory_bytes=max(r.peak_memory_bytes for r in replies),
             tokens=tuple(token for attempt in used for token in attempt.reply.tokens) if self._logprobs else (),
             logprobs=tuple(best for attempt in used for best in attempt.reply.logprobs) if self._logprobs else (),
         )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal import stdin
@@ -43,11 +43,9 @@ class _Work:
 
 @dataclass(frozen=True)
 class Batch:
-    """What to read and how to print it."""
+    """Which pictures and videos to read, and how to print what is said of each."""
 
     files: Sequence[str]
-    kind: Literal["image", "audio"]
-    """With "image", videos are taken for what they are."""
     output: Output
     max_tokens: int
     detail: Budget | None = None
@@ -75,8 +73,7 @@ class Batch:
         taken from there, new ones are kept in it before they are shown.
         """
         failed = 0
-        unit = "images" if self.kind == "image" else "files"
-        with journal or nullcontext(), BatchProgress(self.output, len(self.files), unit) as progress:
+        with journal or nullcontext(), BatchProgress(self.output, len(self.files)) as progress:
             work = _Work(answer, prepare or self._media(gemma), journal, progress)
             for file in self.files:
                 progress.begin(file)
@@ -101,7 +98,7 @@ class Batch:
         from gemma_mlx.inputs.video import is_video
 
         def media(source: str | bytes) -> Labelled:
-            kind = "video" if self.kind == "image" and is_video(source) else self.kind
+            kind = "video" if is_video(source) else "image"
             return gemma.prompts.prepare({"type": kind, kind: source}, self.detail)
 
         return media

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,7 +100,7 @@ def caption(
         output = Output(quiet)
         sidecars = Sidecars(named, format, overwrite) if format in ("txt-sidecar", "xmp") else None
         batch = Batch(
-            *(named, "image", output, max_tokens, detail, as_json, bool(logprobs), thinking),
+            *(named, output, max_tokens, detail, as_json, bool(logprobs), thinking),
             named=True,
             sidecars=sidecars,
         )
@@ -142,6 +142,10 @@ def _answering(
 
 def _journal(gemma: Gemma, asked: _Asked, sampling: Sampling) -> Journal:
     """Where answers to just this question, of just this model, are kept."""
+    from gemma_mlx.answer import Reply
     from gemma_mlx.terminal.journal import Journal
 
-    return Journal({"model": asdict(gemma.identity), "asked": asdict(asked), "sampling": asdict(sampling)})
+    form = [field.name for field in fields(Reply)]  # what another version kept may lack some
+    return Journal(
+        {"form": form, "model": asdict(gemma.identity), "asked": asdict(asked), "sampling": asdict(sampling)}
+    )

@@ -6,17 +6,17 @@ what is in the picture's file: one that was moved, or lies in two places, is ask
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.home import home
+from gemma_mlx.kept_lines import KeptLines
 
 FOLDER = "captions"
 
@@ -29,28 +29,23 @@ class Journal:
         named = hashlib.blake2b(json.dumps(question, sort_keys=True).encode(), digest_size=16).hexdigest()
         self.path = home() / FOLDER / f"{named}.jsonl"
         self._answers: dict[str, dict[str, Any]] = {}
-        self._descriptor = -1
 
     def __enter__(self) -> Journal:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._read()
-            except BaseException:
-                os.close(self._descriptor)
-                raise
+            self._lines = KeptLines(self.path)
         except BlockingIOError:
             raise GemmaError("another process is at work on the same with --resume; wait for its end") from None
         except OSError as error:
             raise self._failure(error) from error
+        for entry in self._lines.found:
+            with suppress(KeyError, TypeError):  # a damaged line is a picture asked about once more
+                self._answers[entry["digest"]] = entry["answer"]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self._lines.close()
 
     def find(self, digest: str) -> dict[str, Any] | None:
         """The answer about the file with this digest."""
@@ -58,32 +53,11 @@ class Journal:
 
     def keep(self, digest: str, answer: Mapping[str, Any]) -> None:
         """Brings an answer to the disk. GemmaError where the disk does not let us."""
-        line = json.dumps({"digest": digest, "answer": answer}).encode() + b"\n"
         try:
-            end = os.fstat(self._descriptor).st_size
-            try:
-                if os.write(self._descriptor, line) != len(line):
-                    raise OSError(28, "no space left on the disk")
-                os.fsync(self._descriptor)
-            except OSError:
-                os.ftruncate(self._descriptor, end)
-                raise
+            self._lines.add({"digest": digest, "answer": answer})
         except OSError as error:
             raise self._failure(error) from error
         self._answers[digest] = dict(answer)
-
-    def _read(self) -> None:
-        """The answers in the file. What a killed process left of a line is cut off."""
-        written = self.path.read_bytes()
-        whole = written[: written.rfind(b"\n") + 1]
-        if len(whole) < len(written):
-            os.ftruncate(self._descriptor, len(whole))
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                self._answers[entry["digest"]] = entry["answer"]
-            except (ValueError, KeyError, TypeError):
-                continue  # a damaged line is a picture asked about once more
 
     def _failure(self, error: OSError) -> GemmaError:
         return GemmaError(f"cannot keep answers in {self.path}: {error.strerror or error}; leave --resume out")

@@ -35,11 +35,13 @@ def _schema(text: str) -> dict[str, Any]:
 
     try:
         schema = json.loads(Path(text).read_bytes())
+        check_schema(schema)
     except OSError as error:
         raise UsageError(f"cannot read the JSON schema {text}: {error.strerror or error}; check the path") from None
     except ValueError as error:
         raise UsageError(f"{text} is not JSON ({error}); write a JSON schema into it") from None
-    check_schema(schema)
+    except RecursionError:
+        raise UsageError(f"{text} is nested too deeply; write a flatter JSON schema into it") from None
     if not isinstance(schema, dict):
         raise UsageError(f"{text} holds {json.dumps(schema)}, which admits all or nothing; write a JSON schema into it")
     return schema

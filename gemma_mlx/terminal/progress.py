@@ -21,10 +21,9 @@ class BatchProgress:
     Whatever else is written to the terminal is written inside `hidden`.
     """
 
-    def __init__(self, output: Output, total: int, unit: str) -> None:
-        """`total` files are to come; `unit` is what they are called in "12.3 UNIT/min"."""
+    def __init__(self, output: Output, total: int) -> None:
+        """`total` files are to come."""
         self._total = total
-        self._unit = unit
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._worked = 0
@@ -52,7 +51,7 @@ class BatchProgress:
         self._worked += worked
         if self._progress is not None and self._task is not None:
             minutes = (time.monotonic() - self._begun_s) / 60
-            rate = f"{self._worked / minutes:.1f} {self._unit}/min" if self._worked and minutes > 0 else ""
+            rate = f"{self._worked / minutes:.1f} images/min" if self._worked and minutes > 0 else ""
             self._progress.update(self._task, advance=1, rate=rate)
 
     @contextmanager

@@ -57,7 +57,7 @@ class TranscribeProgress:
             self._bars.update(self._file, completed=place_s, facts=f"{clock(place_s)}{speed}")
 
     def end(self) -> None:
-        """The file is done."""
+        """The file is done with, begun or not."""
         if self._bars and self._file is not None:
             self._bars.remove_task(self._file)
             self._file = None

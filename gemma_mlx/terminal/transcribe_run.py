@@ -15,7 +15,7 @@ from gemma_mlx.home import home
 from gemma_mlx.replace_file import replacing
 from gemma_mlx.terminal import stdin
 from gemma_mlx.terminal.failures import Interrupt, one_line, report
-from gemma_mlx.terminal.output import Output, write_stdout
+from gemma_mlx.terminal.output import Output, UnwritableError, write_stdout
 from gemma_mlx.terminal.recordings import Recording
 from gemma_mlx.terminal.transcribe_progress import TranscribeProgress, clock
 
@@ -89,10 +89,13 @@ class TranscribeRun:
                             journal = stack.enter_context(Journal(home() / "transcripts", identity, restart=restart))
                             journals.append(journal)
                         self._file(recording, journal, progress)
+                except UnwritableError:
+                    raise
                 except GemmaError as error:
                     failed = True
                     self._event("failed", recording.name, {"error": str(error)})
                     report(error, self._writing.as_json, file=recording.name)
+                progress.end()
         if not failed:
             for journal in journals:
                 journal.remove()
@@ -114,7 +117,6 @@ class TranscribeRun:
         with open_sound(source) as sound:
             progress.begin(recording.name, sound.duration_s)
             self._transcribe(recording.name, recording.target, sound.blocks, journal, progress.at, sound.duration_s)
-            progress.end()
 
     def _transcribe(
         self,
@@ -133,8 +135,8 @@ class TranscribeRun:
         from gemma_mlx.tasks.windows import recording_windows, speech_windows
 
         cut = speech_windows if live else recording_windows
-        tally = _Tally(name)
         resumed = journal.windows if journal else 0
+        tally = _Tally(name, resumed)
         if resumed:
             self._output.note(f"{name}: going on after {resumed:,} stretches of speech that were heard before")
         self._event("started", name, {"duration_s": duration_s, "kept": resumed})
@@ -143,7 +145,7 @@ class TranscribeRun:
             heard = journal.of(window) if journal else None
             if heard is None:
                 heard = self._listener.hear(window.samples, window.spoken_s)
-                tally.heard(window, heard)
+                tally.heard(heard)
                 if journal:
                     journal.keep(window, heard)
             at(window.end_s)
@@ -182,7 +184,7 @@ class TranscribeRun:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as file:
                 for piece in pieces:
-                    file.write(piece.encode())
+                    file.write(piece.encode(errors="replace"))  # as to stdout: a file's name may be no UTF-8
                 file.write(b"\n")
         except OSError as error:
             raise GemmaError(f"cannot write {str(target)!r}: {error.strerror}; name another --output-dir") from error
@@ -195,20 +197,27 @@ class TranscribeRun:
 class _Tally:
     """What comes together over one recording."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, resumed: int) -> None:
+        from gemma_mlx.tasks.listening import COUNTS
+
         self._name = name
+        self._resumed = resumed
         self.samples = 0
         self.last: dict[str, Any] = {}
         self._texts: list[str] = []
         self._doubts: Counter[str] = Counter()
         self._segments = self._doubted = 0
-        self._heard_s = 0.0
-        self._counts: Counter[str] = Counter()
+        self._counts = Counter(dict.fromkeys(COUNTS, 0))
+        self._attempts = self._peak_memory_bytes = 0
+        self._decoding_s = 0.0
         self.figures: dict[str, Any] = {}
 
-    def heard(self, window: Window, heard: Heard) -> None:
-        self._heard_s += window.end_s - window.start_s
+    def heard(self, heard: Heard) -> None:
+        """Of a window that the model was asked about now."""
         self._counts.update(heard.counts)
+        self._attempts += heard.attempts
+        self._decoding_s += heard.decoding_s
+        self._peak_memory_bytes = max(self._peak_memory_bytes, heard.peak_memory_bytes)
 
     def segment(self, segment: Segment) -> None:
         from gemma_mlx.tasks.subtitles import as_object
@@ -220,13 +229,17 @@ class _Tally:
         self._texts.append(segment.text)
 
     def finish(self, duration_s: float, seconds: float) -> None:
+        generated = self._counts["generated_tokens"]
         self.figures = {
             "text": " ".join(text for text in self._texts if text),
+            "finish_reason": "length" if self._doubts["cut off"] else "stop",
             "duration_s": round(duration_s, 3),
             "segments": self._segments,
             "doubted": self._doubted,
             "doubts": dict(self._doubts),
             **self._counts,
+            "generation_tps": (generated - self._attempts) / self._decoding_s if self._decoding_s else 0.0,
+            "peak_memory_bytes": self._peak_memory_bytes,
             "seconds": round(seconds, 3),
         }
 
@@ -234,12 +247,12 @@ class _Tally:
     def line(self) -> str:
         """For a person."""
         figures = self.figures
-        speed = figures["duration_s"] / figures["seconds"] if figures["seconds"] else 0.0
+        timed = figures["seconds"] and not self._resumed  # what was heard before would count as speed
         doubts = ", ".join(f"{count} {doubt}" for doubt, count in self._doubts.items())
         return (
             f"{self._name} {clock(figures['duration_s'])}: {self._segments:,} segments"
             + (f", {self._doubted:,} doubtful ({doubts})" if self._doubted else "")
-            + f", {speed:.1f} times real time"
+            + (f", {figures['duration_s'] / figures['seconds']:.1f} times real time" if timed else "")
         )
 
 

@@ -52,13 +52,13 @@ def with_description(content: bytes, text: str, path: Path) -> bytes:
     GemmaError where `content`, which is at `path`, is no XMP.
     """
     try:
-        if b"<!DOCTYPE" in content:
+        if b"<!DOCTYPE" in content.replace(b"\0", b""):  # in UTF-16, too
             raise ElementTree.ParseError("it holds a DOCTYPE")
         for _, (prefix, name) in ElementTree.iterparse(BytesIO(content), events=["start-ns"]):
             if not re.fullmatch(r"ns\d+", prefix):  # those prefixes are ElementTree's own
                 ElementTree.register_namespace(prefix, name)
         root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two are of odd encodings
         raise GemmaError(f"{path} is not XMP ({error}); move it away") from error
     for prefix, name in (("x", _X), ("rdf", _RDF), ("dc", _DC)):
         ElementTree.register_namespace(prefix, name)

@@ -67,6 +67,8 @@ class _Answer:
             tokens=(5,) * self._said,
             logprobs=(best,) * self._said,
             finish_reason=self._gemma.finish_reason,
+            generation_tps=10.0,
+            peak_memory_bytes=self._said,
         )
 
 
@@ -96,7 +98,9 @@ def test_a_loop_stops_early_and_is_heard_again_in_two_halves_cut_at_the_quietest
     first, second = [samples for samples, _ in scripted.asked[1:]]
     assert first + second == 64_000
     assert first == pytest.approx(1.6 * 16_000, abs=1600)
-    assert heard.counts["audio_tokens"] == 3  # of all attempts
+    assert (heard.counts["audio_tokens"], heard.attempts) == (3, 3)
+    assert heard.decoding_s == pytest.approx((heard.counts["generated_tokens"] - 3) / 10)
+    assert 0 < heard.peak_memory_bytes < heard.counts["generated_tokens"]  # the most of one attempt, not of all
 
 
 def test_a_loop_that_stays_in_the_halves_is_tried_with_some_chance() -> None:

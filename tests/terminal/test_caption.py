@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,39 @@ def test_two_processes_do_not_share_a_journal(own_home: Path) -> None:
         pass
     with Journal({"a": 1}) as journal, Journal({"a": 2}):
         assert journal.find(file_digest(b"x")) is None
+
+
+def test_answers_kept_by_a_version_with_other_figures_are_not_taken(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gemma_mlx import answer
+
+    @dataclass(frozen=True)
+    class OtherReply(answer.Reply):
+        power_w: float = 0.0
+
+    command = ("caption", folder / "0.png", "--resume", "-n", 4, "--json", "-q")
+    with monkeypatch.context() as other:
+        other.setattr(answer, "Reply", OtherReply)
+        assert run(*command).code == 0
+    ended = run(*command)
+    assert (ended.code, ended.errors) == (0, [])
+    assert "power_w" not in json.loads(ended.out)
+
+
+def test_a_caption_is_never_written_over_its_picture(run: Run, folder: Path) -> None:
+    picture = folder / "0.png"
+    picture.rename(folder / "0.txt")
+    whole = (folder / "0.txt").read_bytes()
+    ended = run("caption", folder / "0.txt", "--format", "txt-sidecar", "--overwrite", "-n", 2)
+    assert (ended.code, (folder / "0.txt").read_bytes()) == (2, whole)
+
+
+def test_a_schema_nested_beyond_reason_is_wrong_usage(run: Run, folder: Path, tmp_path: Path) -> None:
+    for depth in (600, 100_000):
+        (tmp_path / "deep.json").write_text('{"items":' * depth + "{}" + "}" * depth, encoding="utf-8")
+        ended = run("caption", folder / "0.png", "--json-schema", tmp_path / "deep.json")
+        assert (ended.code, len(ended.errors)) == (2, 1)
 
 
 def test_captions_go_beside_the_pictures(run: Run, folder: Path) -> None:

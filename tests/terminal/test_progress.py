@@ -18,7 +18,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO, total: int, quie
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", stderr)
     output = Output(quiet)
-    with BatchProgress(output, total, "images") as progress:
+    with BatchProgress(output, total) as progress:
         for index in range(total):
             progress.begin(f"picture-{index}\x1b[2J[red].png")
             with progress.hidden():

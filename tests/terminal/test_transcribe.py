@@ -81,6 +81,9 @@ def test_events_are_one_object_a_line(run: Run, talk: Path) -> None:
     assert finished["event"] == "finished"
     assert finished["text"].split() == expected_of(*CLIPS).split()
     assert (finished["segments"], finished["doubted"], finished["miniature"]) == (3, 0, True)
+    assert finished["finish_reason"] == "stop"
+    assert finished["generation_tps"] > 0
+    assert finished["peak_memory_bytes"] > 1e6
     assert finished["reused_tokens"] > 0.5 * (finished["prompt_tokens"] - finished["audio_tokens"])
 
 
@@ -142,6 +145,55 @@ def test_ctrl_c_keeps_what_was_heard(run: Run, talk: Path, tmp_path: Path, monke
     assert run(*command).code == 0
     assert len(heard) == 3 + 1
     assert (out / "talk.json").read_bytes() == whole
+
+
+def test_silence_and_a_cut_answer_have_their_figures_too(run: Run, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(RATE_HZ), RATE_HZ)
+    clip = samples_folder() / "speech.wav"
+    told = events(run("transcribe", tmp_path / "silence.wav", clip, "--json", "-n", 1).out)
+    silent, cut = (event for event in told if event["event"] == "finished")
+    assert (silent["text"], silent["finish_reason"], silent["generated_tokens"]) == ("", "stop", 0)
+    assert (silent["generation_tps"], silent["peak_memory_bytes"]) == (0.0, 0)
+    assert (cut["finish_reason"], cut["generated_tokens"]) == ("length", 1)
+
+
+def test_what_was_heard_before_does_not_count_as_speed(run: Run, talk: Path, tmp_path: Path) -> None:
+    spoken = [run("transcribe", talk, tmp_path / "missing.wav").err for _ in range(2)]
+    assert ["times real time" in said for said in spoken] == [True, False]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_where_stdout_is_full_no_further_file_is_heard(talk: Path) -> None:
+    command = [sys.executable, "-m", "gemma_mlx", "transcribe", str(samples_folder() / "speech.wav"), str(talk)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert "cannot write the answer to stdout" in ended.stderr
+    assert "talk.flac" not in ended.stderr
+
+
+def test_a_recording_at_work_is_not_begun_anew_beside(run: Run, talk: Path, own_home: Path, tmp_path: Path) -> None:
+    from gemma_mlx.kept_lines import KeptLines
+
+    assert run("transcribe", talk, tmp_path / "missing.wav").code == 1
+    [journal] = (own_home / "transcripts").iterdir()
+    other = KeptLines(journal)
+    for restart in ([], ["--restart"]):
+        ended = run("transcribe", talk, *restart)
+        assert (ended.code, ended.out) == (1, "")
+        assert "another process" in ended.errors[0]
+    other.close()
+    assert run("transcribe", talk, "-q").code == 0
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_a_name_that_is_no_utf_8_stops_nothing(run: Run, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"odd\xff.wav")
+    soundfile.write(os.fsencode(odd), np.zeros(RATE_HZ), RATE_HZ, format="WAV")
+    ended = run("transcribe", odd, "--format", "json", "--output-dir", tmp_path / "out")
+    assert (ended.code, ended.errors) == (0, [])
+    [written] = (tmp_path / "out").iterdir()
+    assert json.loads(written.read_text(encoding="utf-8"))["file"] == "odd?.wav"
 
 
 def test_restart_hears_all_again(run: Run, talk: Path, tmp_path: Path) -> None:
@@ -238,6 +290,8 @@ def test_progress_is_shown_of_each_file_and_all(capsys: pytest.CaptureFixture[st
         progress.end()
         assert progress._bars is not None
         assert progress._bars.tasks[0].fields["facts"] == "1 of 2"
+        progress.end()  # of one that could not even be opened
+        assert [task.fields["facts"] for task in progress._bars.tasks] == ["2 of 2"]
     assert "\x1b.wav" not in capsys.readouterr().err
     with TranscribeProgress(1, shown=False) as progress:
         progress.begin("a", None)

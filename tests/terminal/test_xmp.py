@@ -67,7 +67,17 @@ def test_descriptions_in_other_languages_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not xml", b"<a/>", b'<!DOCTYPE a [<!ENTITY b "c">]>' + LIGHTROOM, LIGHTROOM[:200]]
+    "content",
+    [
+        b"",
+        b"not xml",
+        b"<a/>",
+        b'<!DOCTYPE a [<!ENTITY b "c">]>' + LIGHTROOM,
+        ('<!DOCTYPE a [<!ENTITY b "c">]>' + LIGHTROOM.decode()).encode("utf-16"),
+        b'<?xml version="1.0" encoding="none-such"?>' + LIGHTROOM,
+        b'<?xml version="1.0" encoding="utf-7"?>' + LIGHTROOM,
+        LIGHTROOM[:200],
+    ],
 )
 def test_what_is_no_xmp_is_refused_by_name(content: bytes) -> None:
     with pytest.raises(GemmaError, match=r"a\.xmp"):
