@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from assets.training.lattice import round_folder
 from convert.conversion import convert_checkpoint
 from convert.recipes import RECIPES, stored_by_recipe
 from gemma_mlx import Gemma, load
@@ -30,6 +31,7 @@ from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.weights import load_model
 from tests.convert import small_source
+from tests.convert.lattice_source import trained_tensors
 
 RELEASED = Path(__file__).parent / "golden" / "released_config.json"
 LIMIT_16_GB = 11_453_246_122
@@ -181,7 +183,11 @@ def test_an_answer_works_within_the_limits_and_leaves_none_behind(miniature: Gem
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recipe: str) -> None:
     config = read_config(miniature_folder())
-    convert_checkpoint(miniature_folder(), tmp_path / recipe, recipe, round_off_lattice=recipe.startswith("qat"))
+    source = miniature_folder()
+    if recipe.startswith("qat"):
+        round_folder(source, tmp_path / "trained for 4 bits")
+        source = tmp_path / "trained for 4 bits"
+    convert_checkpoint(source, tmp_path / recipe, recipe)
     planned = stored_by_recipe(Gemma4(config).shapes(), RECIPES[recipe])
     stored = stored_numbers(tmp_path / recipe)
     assert {name: count for name, count in planned.items() if count} == dict(stored)
@@ -270,7 +276,7 @@ def test_the_plan_covers_float32_copies_beside_bfloat16(
     for name, value in {**changes, "global_head_dim": 2 * head_dim}.items():
         monkeypatch.setitem(cast("dict[str, Any]", small_source.CONFIG["text_config"]), name, value)
     folder = tmp_path / "packed"
-    convert_checkpoint(small_source.write_source(tmp_path / "source"), folder, "qat-f32", round_off_lattice=True)
+    convert_checkpoint(small_source.write_source(tmp_path / "source", trained_tensors()), folder, "qat-f32")
     config = read_config(folder)
     plan = Planner(config, stored_numbers(folder), replace(mac("16GB"), is_cpu=True), mx.bfloat16).plan(600)
     model = load_model(folder, config, mx.bfloat16)
