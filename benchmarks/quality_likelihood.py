@@ -5,21 +5,18 @@ The reference comes first, and its logits are kept on disk; each other model is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.divergence import Divergence
 from benchmarks.kept_rows import KeptRows
 from benchmarks.prompts import Prompt
 from benchmarks.quality import ALL, Comparison
-from gemma_mlx.decoding.scoring import logits_of
-from gemma_mlx.errors import ContextError, GemmaError
+from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.inputs import prompt as chat
-from gemma_mlx.soft_tokens import soft_tokens
 
 
 class Likelihood:
@@ -71,7 +68,9 @@ class Likelihood:
         """Adds the positions of `answer`, whose first row stands at `place`."""
         assert self._kept is not None
         again, done = True, 0
-        for rows in answer_logits(gemma, built, answer):
+        for logits in gemma.answer_logits(built, answer):
+            rows = np.array(logits)
+            del logits
             if first:
                 self._kept.append(rows)
             wanted = rows if first else self._kept.rows(place + done, len(rows))
@@ -93,19 +92,3 @@ class Likelihood:
     def _greedy(self, gemma: Gemma, prompt: Prompt) -> tuple[int, ...]:
         greedy = gemma.sampling(temperature=0.0)
         return gemma.reply(prompt.messages, sampling=greedy, max_tokens=self._comparison.max_tokens, draft="off").tokens
-
-
-def answer_logits(gemma: Gemma, prompt: chat.Prompt, answer: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-    """The logits [L, V] that predict the tokens of `answer` behind `prompt`, a few positions at a time."""
-    ids = [*prompt.ids, *answer]
-    if len(ids) > gemma.plan.context_tokens:
-        raise ContextError(
-            f"prompt and answer have {len(ids):,} tokens, more than the context of {gemma.plan.context_tokens:,}; "
-            "shorten them"
-        )
-    with gemma.plan.limits():
-        caches, media = gemma.model.make_caches(gemma.plan.kv_bits), soft_tokens(gemma.model, prompt.spans)
-        for logits in logits_of(gemma.model, caches, ids, media, len(prompt), gemma.plan.pace.block_sizes):
-            rows = np.array(logits)
-            del logits
-            yield rows

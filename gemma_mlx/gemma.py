@@ -29,7 +29,7 @@ from gemma_mlx.decoding.depth import DepthController
 from gemma_mlx.decoding.json_grammar import JsonGrammar
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, save
-from gemma_mlx.decoding.scoring import logprobs_of
+from gemma_mlx.decoding.scoring import logits_of, logprobs_of
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import DepthRule, DraftMode
 from gemma_mlx.draft_choice import check_draft, drafting_after
@@ -38,7 +38,7 @@ from gemma_mlx.generation_config import read_generation_config
 from gemma_mlx.inputs.image import BUDGETS, Budget
 from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.parts import with_sound_tracks
-from gemma_mlx.inputs.prompt import PromptBuilder
+from gemma_mlx.inputs.prompt import Prompt, PromptBuilder
 from gemma_mlx.memory import Plan
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
@@ -260,6 +260,11 @@ class Gemma:
         """How likely the model finds `answer`, with the end of its turn, as the reply to `messages`."""
         prompt = self.prompts.build(self.prepare(messages))
         answer_ids = self.prompts.answer_ids(answer)
+        return Score(answer_ids, tuple(logprobs_of(self.answer_logits(prompt, answer_ids), answer_ids)))
+
+    def answer_logits(self, prompt: Prompt, answer_ids: Sequence[int]) -> Iterator[mx.array]:
+        """The logits that predict each of `answer_ids` behind `prompt`: arrays [L, V] in float32 of a few positions
+        each, in order. Let go of one array before the next. Raises ContextError where they are too long."""
         ids = [*prompt.ids, *answer_ids]
         if len(ids) > self.plan.context_tokens:
             raise ContextError(
@@ -268,8 +273,7 @@ class Gemma:
             )
         with self.plan.limits():
             caches, media = self.model.make_caches(self.plan.kv_bits), soft_tokens(self.model, prompt.spans)
-            found = logprobs_of(self.model, caches, ids, media, len(prompt), self.plan.pace.block_sizes)
-        return Score(answer_ids, tuple(found))
+            yield from logits_of(self.model, caches, ids, media, len(prompt), self.plan.pace.block_sizes)
 
     def _room(self, prompt_tokens: int, needed_tokens: int) -> int:
         """How many tokens may follow a prompt. Raises ContextError where that is less than needed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import mlx.core as mx
@@ -40,20 +40,12 @@ def logits_of(
         del logits
 
 
-def logprobs_of(
-    model: Gemma4,
-    caches: list[Cache],
-    ids: Sequence[int],
-    media: Sequence[SoftTokens],
-    prompt_tokens: int,
-    block_sizes: BlockSizes,
-) -> list[float]:
-    """The log-probability of each of `ids` behind the first `prompt_tokens`; the empty `caches` hold them all then."""
-    following = ids[prompt_tokens:]
+def logprobs_of(logits: Iterable[mx.array], ids: Sequence[int]) -> list[float]:
+    """The log-probability of each of `ids`, which the rows of `logits` predict (`logits_of`)."""
     found: list[float] = []
-    for logits in logits_of(model, caches, ids, media, prompt_tokens, block_sizes):
-        given = mx.array(list(following[len(found) : len(found) + len(logits)]))
-        chosen = mx.take_along_axis(logits, given[:, None], axis=-1)[:, 0]
-        found += cast("list[float]", (chosen - mx.logsumexp(logits, axis=-1)).tolist())
-        del logits
+    for rows in logits:
+        given = mx.array(list(ids[len(found) : len(found) + len(rows)]))
+        chosen = mx.take_along_axis(rows, given[:, None], axis=-1)[:, 0]
+        found += cast("list[float]", (chosen - mx.logsumexp(rows, axis=-1)).tolist())
+        del rows
     return found

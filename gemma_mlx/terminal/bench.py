@@ -182,14 +182,12 @@ def drafting(
             )
             report = read_again(FORM, again, picture)
         else:
-            computing = _named("--dtype", [dtype], tuple(_DTYPES))[0] if dtype else None
+            computing = _DTYPES[_named("--dtype", [dtype], tuple(_DTYPES))[0]] if dtype else None
             tried = sorted(set(_numbers("--depths", depths or _DRAFT_DEPTHS, int)))
             if not 0 <= tried[0] <= tried[-1] <= _MAX_DEPTH:
                 raise UsageError(f"--depths {depths!r}: from 0 to {_MAX_DEPTH} tokens can be drafted at a time")
             comparison = compare(model, drafter, adapter, prompts, draft, tried, max_tokens, runs)
-            run = DraftingRun(
-                comparison, _DTYPES[computing] if computing else None, kv_bits, shown, output_folder, picture
-            )
+            run = DraftingRun(comparison, computing, kv_bits, shown, output_folder, picture)
             report = run()
         finish_drafting(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):
@@ -244,11 +242,11 @@ def quality(
             )
             report = read_again(FORM, again, picture)
         else:
-            computing = _named("--dtype", [dtype], tuple(_DTYPES))[0] if dtype else None
+            computing = _DTYPES[_named("--dtype", [dtype], tuple(_DTYPES))[0]] if dtype else None
             tried = sorted(set(_numbers("--budgets", budgets, int))) if budgets is not None else []
             asked = Asked(model, folders or [], prompts, sets or [], tried, hypotheses or [], written, max_tokens)
             comparison = comparison_of(asked)
-            run = QualityRun(comparison, _DTYPES[computing] if computing else None, shown, output_folder, picture)
+            run = QualityRun(comparison, computing, shown, output_folder, picture)
             report = run()
         finish_quality(report, shown, picture, show_table=not as_json)
         if report.get("interrupted"):

@@ -19,6 +19,7 @@ from gemma_mlx.errors import GemmaError
 from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.inputs.waveform import read_waveform
 from gemma_mlx.terminal import transcribe_run
+from gemma_mlx.terminal.recordings import Recording
 from tests.terminal.conftest import Run
 
 RATE_HZ = 16_000
@@ -162,11 +163,13 @@ def test_what_was_heard_before_does_not_count_as_speed(run: Run, talk: Path, tmp
     assert ["times real time" in said for said in spoken] == [True, False]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_where_stdout_is_full_no_further_file_is_heard(talk: Path) -> None:
+@pytest.mark.parametrize("kind", ["read only", *(["/dev/full"] if Path("/dev/full").exists() else [])])
+def test_where_stdout_takes_nothing_no_further_file_is_heard(kind: str, talk: Path, tmp_path: Path) -> None:
+    """A file that is open for reading, anywhere, and the full disk that Linux has as a device."""
     command = [sys.executable, "-m", "gemma_mlx", "transcribe", str(samples_folder() / "speech.wav"), str(talk)]
-    with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    (tmp_path / "read only").touch()
+    with os.fdopen(os.open(tmp_path / kind, os.O_RDONLY if kind == "read only" else os.O_WRONLY)) as taking_nothing:
+        ended = subprocess.run(command, stdout=taking_nothing, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
     assert "cannot write the answer to stdout" in ended.stderr
     assert "talk.flac" not in ended.stderr
@@ -186,11 +189,17 @@ def test_a_recording_at_work_is_not_begun_anew_beside(run: Run, talk: Path, own_
     assert run("transcribe", talk, "-q").code == 0
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
-def test_a_name_that_is_no_utf_8_stops_nothing(run: Run, tmp_path: Path) -> None:
-    odd = tmp_path / os.fsdecode(b"odd\xff.wav")
-    soundfile.write(os.fsencode(odd), np.zeros(RATE_HZ), RATE_HZ, format="WAV")
-    ended = run("transcribe", odd, "--format", "json", "--output-dir", tmp_path / "out")
+def test_a_name_that_is_no_utf_8_stops_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name only: macOS lets no file have such a one, but a disk from elsewhere may."""
+    real = tmp_path / "real.wav"
+    soundfile.write(real, np.zeros(RATE_HZ), RATE_HZ)
+
+    class Odd(Recording):
+        path = real
+
+    odd = Odd(os.fsdecode(b"odd\xff.wav"), tmp_path / "out" / "odd.json")
+    monkeypatch.setattr("gemma_mlx.terminal.transcribe.find_recordings", lambda *_: [odd])
+    ended = run("transcribe", real, "--format", "json", "--output-dir", tmp_path / "out")
     assert (ended.code, ended.errors) == (0, [])
     [written] = (tmp_path / "out").iterdir()
     assert json.loads(written.read_text(encoding="utf-8"))["file"] == "odd?.wav"
