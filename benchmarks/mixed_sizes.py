@@ -7,6 +7,7 @@ The prompts are sample pictures and sounds that calibration does not use. Ends w
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -108,10 +109,13 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mixed_sizes", description=__doc__)
+    parser.add_argument("sensitivity", type=Path, metavar="SENSITIVITY", help="keeps the measurement; made if missing")
+    asked = parser.parse_args()
     folder = miniature_folder()
     config, source = read_config(folder), read_source(folder)
     calibration = samples_of(folder, default_exchanges(miniature=True))
-    found = measurement(folder, config, source.identity, calibration, Path(sys.argv[1]))
+    found = measurement(folder, config, source.identity, calibration, asked.sensitivity)
     samples = samples_of(folder, held_out())
     model = load_model(folder, config, mx.float32)
     clean = [answer_logprobs(model, sample) for sample in samples]

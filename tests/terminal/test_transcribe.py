@@ -219,7 +219,7 @@ def test_a_recording_that_ends_early_leaves_no_file(run: Run, talk: Path, tmp_pa
     ended = run("transcribe", cut, "--output-dir", tmp_path / "out")
     assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
     assert "ends early" in ended.errors[0]
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+    assert not list((tmp_path / "out").rglob("*"))
 
 
 def test_silence_is_not_sent_to_the_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
