@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from gemma_mlx.decoding.speculate import DraftMode
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.terminal import options
+from tests.allocations import settled_bytes
 from tests.decoding.drafters import NoisyCopy
 
 PICTURE = {"type": "image", "image": Image.new("RGB", (120, 90), "red")}
@@ -109,8 +109,7 @@ def test_mtp_without_a_drafter_is_refused_before_a_weight_is_read(tmp_path: Path
 
 def test_the_drafter_in_the_models_folder_is_loaded_and_planned(miniature: Gemma) -> None:
     assert miniature.drafter is not None
-    gc.collect()
-    before_bytes = mx.get_active_memory()
+    before_bytes = settled_bytes()
     again = load(miniature_folder())
     loaded_bytes = mx.get_active_memory() - before_bytes
     planned_bytes = again.plan.weights_bytes + again.plan.drafter_bytes

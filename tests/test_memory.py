@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from contextlib import suppress
@@ -30,6 +29,7 @@ from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, Planner, stored_numb
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.weights import load_model
+from tests.allocations import settled_bytes
 from tests.convert import small_source
 from tests.convert.lattice_source import trained_tensors
 
@@ -138,7 +138,7 @@ def test_load_refuses_before_it_reads_a_weight(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(miniature_folder(), folder)
     weights = next(folder.glob("*.safetensors"))
-    before = weights.stat().st_atime_ns, mx.get_active_memory()
+    before = weights.stat().st_atime_ns, settled_bytes()
     with pytest.raises(ContextError, match="are missing"):
         load(folder, machine=machine_of(20_000_000))
     assert mx.get_active_memory() == before[1]
@@ -191,8 +191,7 @@ def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recip
     planned = stored_by_recipe(Gemma4(config).shapes(), RECIPES[recipe])
     stored = stored_numbers(tmp_path / recipe)
     assert {name: count for name, count in planned.items() if count} == dict(stored)
-    gc.collect()
-    before_bytes = mx.get_active_memory()
+    before_bytes = settled_bytes()
     gemma = load(tmp_path / recipe, dtype=mx.bfloat16)
     loaded_bytes = mx.get_active_memory() - before_bytes
     assert gemma.plan.weights_bytes == pytest.approx(loaded_bytes, rel=0.002)
@@ -223,7 +222,7 @@ def test_embedding_a_picture_takes_what_is_planned(dtype: mx.Dtype) -> None:
     mx.eval(numbers)
     for tokens in (70, 280):
         [media] = soft_tokens(model, [picture(0, tokens)])
-        mx.clear_cache()
+        settled_bytes()
         before_work = numbers @ numbers  # while the device is at it, MLX runs ahead, and nothing can be freed
         mx.async_eval(before_work)
         before_bytes = mx.get_active_memory()
@@ -248,10 +247,7 @@ def test_embedding_a_picture_takes_what_is_planned(dtype: mx.Dtype) -> None:
 def test_the_plan_covers_the_measured_peak(dtype: mx.Dtype, kv_bits: int | None, spans: list[MediaSpan]) -> None:
     gemma = load(miniature_folder(), context_tokens=2600, dtype=dtype, kv_bits=kv_bits)
     plan = gemma.plan
-    gc.collect()
-    mx.clear_cache()
-    before_bytes = mx.get_active_memory() - plan.weights_bytes
-    mx.reset_peak_memory()
+    before_bytes = settled_bytes() - plan.weights_bytes
     session = gemma.session()
     ids = [7] * (plan.context_tokens - 2)
     media = soft_tokens(gemma.model, spans)
@@ -280,10 +276,7 @@ def test_the_plan_covers_float32_copies_beside_bfloat16(
     config = read_config(folder)
     plan = Planner(config, stored_numbers(folder), replace(mac("16GB"), is_cpu=True), mx.bfloat16).plan(600)
     model = load_model(folder, config, mx.bfloat16)
-    gc.collect()
-    mx.clear_cache()
-    before_bytes = mx.get_active_memory() - plan.weights_bytes
-    mx.reset_peak_memory()
+    before_bytes = settled_bytes() - plan.weights_bytes
     Session(model).prefill([7] * 598)
     assert mx.get_peak_memory() - before_bytes <= plan.total_bytes
 
@@ -299,11 +292,9 @@ def test_a_planned_context_is_the_most_that_prompt_and_answer_take() -> None:
 def test_caches_grow_one_layer_at_a_time(tiny_model: Gemma4, tiny_config: Config) -> None:
     session = Session(tiny_model)
     session.prefill([5] * 1000)
-    mx.clear_cache()
     text = tiny_config.text
     layer_bytes = [1024 * steps * text.row_dims * tiny_model.dtype.size for steps in (1, 2)]
-    before_bytes = mx.get_active_memory()
-    mx.reset_peak_memory()
+    before_bytes = settled_bytes()
     for cache in session.caches:
         if hasattr(cache, "reserve"):
             cache.reserve(2048)

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-import mlx.core as mx
 import pytest
 
 from benchmarks.child import measure_point
@@ -16,6 +15,7 @@ from benchmarks.point import PointSettings, measure
 from gemma_mlx.config import Config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import miniature_folder
+from tests.allocations import settled_bytes
 
 
 @pytest.fixture
@@ -52,8 +52,7 @@ def test_the_plain_layout_holds_more_by_its_wider_rows(settings: PointSettings, 
     text = tiny_config.text
     active = {}
     for layout in ("shared", "plain"):
-        mx.clear_cache()
-        before = mx.get_active_memory()
+        before = settled_bytes()
         first = next(measure(OwnModel, replace(settings, layout=layout)))
         active[layout] = first["active_bytes"] - before
     wider = 2 * text.global_head_dim - text.row_dims
@@ -65,7 +64,7 @@ def test_snapshots_are_held_for_real(settings: PointSettings, tiny_config: Confi
     one = text.sliding_layers * 2 * text.num_key_value_heads * text.head_dim * (text.sliding_window - 1) * 4
     active = []
     for snapshots in (0, 3):
-        before = mx.get_active_memory()
+        before = settled_bytes()
         active.append(next(measure(OwnModel, replace(settings, snapshots=snapshots)))["active_bytes"] - before)
     assert abs(active[1] - active[0] - 3 * one) < 4_000
 

@@ -8,6 +8,7 @@ from benchmarks.random_rows import SLAB_TOKENS, fill_caches
 from gemma_mlx.config import Config
 from gemma_mlx.model.cache import FullCache, SlidingCache
 from gemma_mlx.model.gemma4 import Gemma4
+from tests.allocations import settled_bytes
 
 
 def test_filled_caches_stand_where_a_prompt_would_have_left_them(tiny_model: Gemma4, tiny_config: Config) -> None:
@@ -47,9 +48,7 @@ def test_both_layouts_are_filled_with_the_same_rows(tiny_model: Gemma4, tiny_con
 def test_a_fill_never_holds_a_cache_twice(tiny_model: Gemma4, tiny_config: Config) -> None:
     tokens = 16 * SLAB_TOKENS
     caches = tiny_model.make_caches()
-    mx.clear_cache()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
+    before = settled_bytes()
     fill_caches(tiny_model, tiny_config.text, caches, tokens, tokens, seed=1)
     held = sum(cache.nbytes for cache in caches)
     layer = max(cache.nbytes for cache in caches)

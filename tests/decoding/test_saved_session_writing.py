@@ -20,6 +20,7 @@ from gemma_mlx.decoding.session import Session
 from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.replace_file import replacing
+from tests.allocations import settled_bytes
 from tests.decoding.test_saved_session import IDENTITY, MORE, resumed
 from tests.decoding.test_session import LONG, close, cold
 
@@ -110,15 +111,14 @@ def test_saving_and_resuming_copy_no_more_than_a_layer(tiny_model: Gemma4, path:
     layer_bytes = max(array.nbytes for array in session.contents().arrays.values())
     assert layer_bytes > 2_000_000
     tracemalloc.start()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
+    before = settled_bytes()
     save(session, path, IDENTITY)
     copied = tracemalloc.get_traced_memory()[1]
     known_bytes = 100 * session.offset  # what stands at each position, as Python and as JSON
     assert mx.get_peak_memory() < before + layer_bytes / 4
     assert copied < known_bytes + layer_bytes / 4
     again = Session(tiny_model)
-    before = mx.get_active_memory()
+    before = settled_bytes()
     tracemalloc.reset_peak()
     mx.reset_peak_memory()
     resume(again, path, IDENTITY)
