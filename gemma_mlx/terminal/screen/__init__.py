@@ -1,0 +1,1 @@
+"""The chat on a terminal: a line that can always be typed into, and above it what has been said."""

@@ -1,0 +1,111 @@
+"""An answer on its way from the model's thread to the screen, a few times a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gemma_mlx.terminal.safe import visible_line
+from gemma_mlx.terminal.screen.markdown import MarkdownStream
+from gemma_mlx.terminal.screen.model_thread import ModelThread, Stop
+
+if TYPE_CHECKING:
+    from gemma_mlx.answer import Answer, Reply
+    from gemma_mlx.decoding.channels import Channel
+
+REDRAW_S = 0.1
+"""Between two looks at what has come: often enough to read along, rare enough to cost the model nothing."""
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+
+
+class StoppedError(Exception):
+    """The answer was stopped while its prompt was still being read."""
+
+
+class Streaming:
+    """One answer: its pieces as they come, finished lines given to `show`, and the live area in between."""
+
+    def __init__(self, columns: int, show: Callable[[str], None], redraw: Callable[[], None]) -> None:
+        self.stop = Stop()
+        self.thought_tokens = 0
+        self.thoughts = ""
+        self._markdown = MarkdownStream(columns)
+        self._pieces: deque[tuple[Channel, str]] = deque()
+        self._show, self._redraw = show, redraw
+        self._reading = ""
+        self._answering = self._folded = False
+
+    def compute(self, ask: Callable[[Callable[[int, int], None]], Answer]) -> Reply:
+        """Runs in the model's thread: `ask` is given what to tell of the prompt's progress."""
+        answer = ask(self._progress)
+        steps = iter(answer)
+        try:
+            for step in steps:
+                self._pieces.append((step.channel, step.text))
+                if self.stop.asked:
+                    break
+        finally:
+            close = getattr(steps, "close", None)
+            if close is not None:
+                close()
+        return answer.reply
+
+    async def run(self, thread: ModelThread, ask: Callable[[Callable[[int, int], None]], Answer]) -> Reply | None:
+        """Shows the answer until it ends or is stopped. None where it was stopped before its first word."""
+        job = asyncio.ensure_future(thread.do(lambda: self.compute(ask)))
+        try:
+            while not job.done():
+                await asyncio.wait([job], timeout=REDRAW_S)
+                self._take()
+            return job.result()
+        except StoppedError:
+            return None
+        finally:
+            self._take()
+            self._end_thoughts()
+            self._show(self._markdown.finish())
+            self._redraw()
+
+    def live(self, columns: int, rows: int) -> str:
+        """What stands below the finished lines just now, in at most `rows` lines."""
+        if self._answering:
+            return self._markdown.tail(rows)
+        if self.thought_tokens:
+            last = visible_line(self.thoughts[-columns:].rstrip("\n").rpartition("\n")[2])
+            counted = f"thinking, {self.thought_tokens:,} tokens: "
+            return DIM + (counted + last)[: max(len(counted), columns - 1)] + PLAIN
+        return DIM + self._reading + PLAIN if self._reading else ""
+
+    def resize(self, columns: int) -> None:
+        """The window has another width now: what is not finished is drawn anew."""
+        self._markdown.resize(columns)
+
+    def _progress(self, done: int, of: int) -> None:
+        if self.stop.asked:
+            raise StoppedError
+        self._reading = f"reading the prompt: {done:,} of {of:,} tokens" if done < of else ""
+
+    def _take(self) -> None:
+        text = ""
+        while self._pieces:
+            channel, piece = self._pieces.popleft()
+            if channel == "thought":
+                self.thought_tokens += 1
+                self.thoughts += piece
+            else:
+                text += piece
+        if text:
+            if not self._answering:
+                self._answering = True
+                self._end_thoughts()
+                text = text.lstrip("\n")
+            self._show(self._markdown.feed(text))
+        self._redraw()
+
+    def _end_thoughts(self) -> None:
+        """Folds the thoughts into one line that stays."""
+        if self.thoughts and not self._folded:
+            self._folded = True
+            self._show(f"{DIM}thought for {self.thought_tokens:,} tokens; /thoughts shows them{PLAIN}\n")

@@ -1,0 +1,95 @@
+"""What keys do beside editing the line."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.filters import Condition, completion_is_selected, has_completions
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+
+
+class Keyed(Protocol):
+    """Who is told of keys."""
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether keys go to a question or to the recording, and not into the line."""
+        ...
+
+    def key(self, name: str) -> None: ...
+    def sent(self, text: str) -> None: ...
+    def pasted(self, text: str) -> None: ...
+    def interrupted(self, typed: str) -> None: ...
+    def removed(self) -> None: ...
+    def leave(self) -> None: ...
+
+
+def key_bindings(screen: Keyed) -> KeyBindings:
+    """The keys of the chat."""
+    keys = KeyBindings()
+    asking = Condition(lambda: screen.asks_for_keys)
+
+    @keys.add("enter", filter=~asking & ~completion_is_selected)
+    def _send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.current_line.endswith("\\") and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+            return
+        text = buffer.text
+        buffer.append_to_history()
+        buffer.reset()
+        screen.sent(text)
+
+    @keys.add("enter", filter=~asking & completion_is_selected & has_completions)
+    def _choose(event: KeyPressEvent) -> None:
+        event.current_buffer.complete_state = None
+
+    @keys.add("escape", "enter", filter=~asking)
+    @keys.add("c-j", filter=~asking)
+    def _begin_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add(Keys.BracketedPaste, filter=~asking)
+    def _paste(event: KeyPressEvent) -> None:
+        screen.pasted(event.data.replace("\r\n", "\n").replace("\r", "\n"))
+
+    @keys.add("backspace", filter=~asking & Condition(lambda: not _typed(event_app())))
+    def _remove(event: KeyPressEvent) -> None:
+        screen.removed()
+
+    @keys.add("c-c")
+    def _interrupt(event: KeyPressEvent) -> None:
+        typed = event.current_buffer.text
+        event.current_buffer.reset()
+        screen.interrupted(typed)
+
+    @keys.add("c-d", filter=~asking & Condition(lambda: not _typed(event_app())))
+    def _leave(event: KeyPressEvent) -> None:
+        screen.leave()
+
+    @keys.add("<any>", filter=asking)
+    def _answer(event: KeyPressEvent) -> None:
+        screen.key(event.data)
+
+    @keys.add("enter", filter=asking)
+    def _enter(event: KeyPressEvent) -> None:
+        screen.key("enter")
+
+    @keys.add("escape", filter=asking, eager=True)
+    def _escape(event: KeyPressEvent) -> None:
+        screen.key("escape")
+
+    return keys
+
+
+def event_app() -> Application[object]:
+    from prompt_toolkit.application import get_app
+
+    return get_app()
+
+
+def _typed(application: Application[object]) -> str:
+    return application.current_buffer.text

@@ -1,0 +1,64 @@
+"""What a command of the chat may do to the place where the chat is shown: a screen, or lines through a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from gemma_mlx.tasks.conversation import Conversation
+    from gemma_mlx.tasks.kept_chats import KeptChat
+    from gemma_mlx.terminal.waiting import Waiting
+
+T = TypeVar("T")
+
+
+class Surface(Protocol):
+    """`note` and `say` take one line of any text and make it safe; `show` takes lines that are safe already."""
+
+    waiting: Waiting
+    kept: KeptChat | None
+    """Where the chat is kept on the disk; None with --no-save."""
+    device: int | None
+    """The microphone to listen to; None for the system's."""
+
+    async def conversation(self) -> Conversation:
+        """The conversation, once the model is loaded."""
+        ...
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is on its way."""
+        ...
+
+    def note(self, line: str) -> None: ...
+    def say(self, line: str) -> None: ...
+    def show(self, text: str) -> None: ...
+    def draw(self, picture: Image.Image) -> None:
+        """Shows a small copy of `picture`, where the surface can."""
+        ...
+
+    def put(self, text: str) -> None:
+        """Puts `text` into the input line."""
+        ...
+
+    def leave(self) -> None: ...
+    async def apart(self, job: Callable[[], T]) -> T:
+        """What `job` returns; it reads files or waits for other programs, and never touches the model."""
+        ...
+
+    async def with_model(self, job: Callable[[], T]) -> T:
+        """What `job` returns; it runs where the model runs, after whatever the model is doing."""
+        ...
+
+    async def answer_again(self) -> None:
+        """Asks the last message again."""
+        ...
+
+    async def record(self, way: str) -> None:
+        """Listens to the microphone. `way`: "", "direct" or "dictate"."""
+        ...
+
+    async def change_model(self, folder: str) -> None: ...

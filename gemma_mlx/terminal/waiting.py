@@ -1,0 +1,82 @@
+"""What waits above the input line: attached media, long pasted text, and messages that wait for their turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gemma_mlx.terminal.safe import visible_line
+
+if TYPE_CHECKING:
+    from gemma_mlx.inputs.media import Media
+
+LONG_PASTE_CHARACTERS = 4000
+"""A longer paste is not drawn into the input line: it becomes a chip, and is sent in full."""
+
+
+@dataclass(frozen=True)
+class PastedText:
+    """A paste too long to be looked at."""
+
+    text: str
+
+    @property
+    def label(self) -> str:
+        size_bytes = len(self.text.encode("utf-8", "replace"))
+        size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} KB"
+        return f"pasted text, {size}, {self.text.count(chr(10)) + 1:,} lines"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message on its way to the model."""
+
+    text: str
+    media: tuple[Media, ...] = ()
+
+
+@dataclass
+class Waiting:
+    """What goes out with the next message, and the messages that cannot go out yet."""
+
+    chips: list[Media | PastedText] = field(default_factory=list)
+    preparing: list[str] = field(default_factory=list)
+    """Names of what is being read just now."""
+    messages: list[Message] = field(default_factory=list)
+
+    def take(self, typed: str) -> Message:
+        """The message of all that waits with what was typed; nothing of it waits any more."""
+        pasted = [chip.text for chip in self.chips if isinstance(chip, PastedText)]
+        media = tuple(chip for chip in self.chips if not isinstance(chip, PastedText))
+        self.chips = []
+        return Message("\n\n".join(part for part in [*pasted, typed] if part), media)
+
+    def drop(self, number: int | None) -> list[str]:
+        """Takes back the chip of that number, or all; their labels. Without chips, the messages that wait."""
+        if number is None:
+            labels = [chip.label for chip in self.chips] or [_shortened(message.text) for message in self.messages]
+            if self.chips:
+                self.chips = []
+            else:
+                self.messages = []
+            return labels
+        return [self.chips.pop(number - 1).label] if 0 < number <= len(self.chips) else []
+
+    def lines(self, columns: int) -> list[str]:
+        """A line for each of them, safe to show."""
+        lines = [f"[{number}] {chip.label}" for number, chip in enumerate(self.chips, start=1)]
+        lines += [f"[reading {name} ...]" for name in self.preparing]
+        lines += [f"[waits] {_shortened(message.text)}" for message in self.messages]
+        return [cut(visible_line(line), columns) for line in lines]
+
+
+def cut(line: str, columns: int) -> str:
+    """`line` in at most so many columns of the terminal."""
+    from rich.cells import cell_len, set_cell_size
+
+    return line if cell_len(line) <= columns else set_cell_size(line, max(0, columns - 1)) + "…"
+
+
+def _shortened(text: str) -> str:
+    first = text.strip().split("\n", 1)[0]
+    return first[:60] + ("…" if len(first) > 60 or "\n" in text.strip() else "")
