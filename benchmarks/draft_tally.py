@@ -22,6 +22,10 @@ class Watched:
     rule: DepthRule
     rounds: list[tuple[Plan, int]] = field(default_factory=list)
 
+    @property
+    def undrafted_s(self) -> float | None:
+        return self.rule.undrafted_s
+
     def needs_costs(self) -> bool:
         return self.rule.needs_costs()
 

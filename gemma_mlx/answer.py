@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -15,6 +15,7 @@ from gemma_mlx.decoding.generate import Token, generate
 from gemma_mlx.decoding.sampling import Sampler, Sampling
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import Drafting, Tally, speculate
+from gemma_mlx.decoding.thinking import Thoughts, write_for_model
 from gemma_mlx.inputs.prompt import Prompt
 from gemma_mlx.inputs.tokenizer import TextStream
 from gemma_mlx.soft_tokens import soft_tokens
@@ -57,10 +58,16 @@ class Reply:
     audio_tokens: int
     video_tokens: int
     generated_tokens: int
+    thought_tokens: int
+    """Those of `tokens` that are thought: between the two channel tokens, less what a budget wrote for the model."""
     drafted_tokens: int
     accepted_tokens: int
     target_passes: int
-    """Passes of the model after those over the prompt. Without drafts, one for each token but the first."""
+    """Passes of the model after those over the prompt. Without drafts, one for each token but the first; what a budget
+    of thoughts wrote takes one together."""
+    draft_gain: float | None
+    """How many times as fast as without drafts it came: what its tokens would have taken at the time of an undrafted
+    round, as last measured here, by what they took. None where nobody could draft or nothing was measured."""
     time_to_first_token_s: float
     generation_tps: float
     peak_memory_bytes: int
@@ -81,6 +88,7 @@ class Answer:
         session: Session,
         drafting: Drafting | None,
         constraint: Constraint | None,
+        thinking_budget: int | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.prompt = prompt
@@ -93,6 +101,10 @@ class Answer:
         self._drafting = drafting
         self._constraint = constraint
         self._progress = progress
+        special = gemma.prompts.tokenizer.special
+        self._thoughts = Thoughts(special.channel_open, special.channel_close, thinking_budget)
+        self._written_tokens = 0
+        self._undrafted_s: float | None = None
         self._steps: list[Step] = []
         self._reused_tokens = 0
         self._peak_bytes = 0
@@ -124,12 +136,54 @@ class Answer:
         finally:
             session.append([step.token for step in self._steps], turn)
             self._peak_bytes = mx.get_peak_memory()
+            self._undrafted_s = self._drafting.rule.undrafted_s if self._drafting else None
 
     def _decode(self, hidden: mx.array) -> Iterator[Token]:
-        """The tokens that follow the prompt's last hidden state."""
+        """The tokens that follow the prompt's last hidden state, with what the budget of thoughts writes."""
+        tokens: list[int] = []
+        self._thoughts.skip(self.prompt.ids)
+        for token in self._draw(hidden, self._sampling, tokens):
+            tokens.append(token.id)
+            self._thoughts.take(token.id)
+            yield token
+            ended = token.id in self._gemma.stop_ids or len(tokens) == self._max_tokens
+            if self._thoughts.spent and not ended:
+                break
+        else:
+            return
+        written, hidden = self._close_thought(tokens)
+        yield from written
+        tokens += [token.id for token in written]
+        if len(tokens) < self._max_tokens:
+            opens = self._gemma.prompts.tokenizer.special.channel_open
+            suppressed = (*self._sampling.suppress_tokens, opens)
+            yield from self._draw(hidden, replace(self._sampling, suppress_tokens=suppressed), tokens)
+
+    def _close_thought(self, tokens: list[int]) -> tuple[list[Token], mx.array]:
+        """Writes the end of the thought that `tokens` stop in, as the chat template does: on a line of its own."""
+        tokenizer, place = self._gemma.prompts.tokenizer, len(self.prompt) + len(tokens)
+        ids = [tokenizer.special.channel_close]
+        if not tokenizer.decode(tokens[-1:]).endswith("\n"):
+            ids = [*tokenizer.encode("\n"), *ids]
+        left = self._max_tokens - len(tokens)
+        if self._constraint is not None:
+            ids = ids[-(left - self._constraint.reserved_tokens) :]
+            self._constraint.close_thought()
+        ids = ids[:left]
+        self._written_tokens = len(ids)
+        if self._drafting is not None:
+            self._drafting.tally.passes += 1
+            if self._drafting.lookup is not None:  # it may have seen a draft to its end
+                self._drafting.lookup.keep(place)
+                self._drafting.lookup.extend(ids)
         gemma = self._gemma
-        sampler = Sampler(self._sampling, gemma.config.text.vocab_size, self.prompt.ids)
-        given = (gemma.model, self._session.caches, hidden, sampler, gemma.stop_ids, self._max_tokens, self._logprobs)
+        return write_for_model(gemma.model, self._session.caches, place - 1, tokens[-1], ids, self._logprobs)
+
+    def _draw(self, hidden: mx.array, sampling: Sampling, tokens: Sequence[int]) -> Iterator[Token]:
+        """Tokens from a hidden state on; `tokens` of the answer are there already."""
+        gemma, left = self._gemma, self._max_tokens - len(tokens)
+        sampler = Sampler(sampling, gemma.config.text.vocab_size, [*self.prompt.ids, *tokens], drawn=len(tokens))
+        given = (gemma.model, self._session.caches, hidden, sampler, gemma.stop_ids, left, self._logprobs)
         if self._constraint is not None:
             return generate_constrained(*given, constraint=self._constraint)
         return generate(*given) if self._drafting is None else speculate(*given, drafting=self._drafting)
@@ -154,8 +208,10 @@ class Answer:
             finish_reason = "closed" if self._constraint and self._constraint.closed_early else "stop"
         else:
             finish_reason = "length" if len(steps) == self._max_tokens else "interrupted"
-        tally = self._drafting.tally if self._drafting else Tally(passes=max(0, len(steps) - 1))
+        undrafted = Tally(passes=max(0, len(steps) - 1 - self._written_tokens))
+        tally = self._drafting.tally if self._drafting else undrafted
         decoding_s = self._last_s - self._first_s
+        tokens_per_s = (len(steps) - 1) / decoding_s if decoding_s > 0 else 0.0
         return Reply(
             text="".join(step.text for step in steps if step.channel == "answer"),
             thought="".join(step.text for step in steps if step.channel == "thought").strip(),
@@ -170,10 +226,12 @@ class Answer:
             audio_tokens=self.prompt.audio_tokens,
             video_tokens=self.prompt.video_tokens,
             generated_tokens=len(steps),
+            thought_tokens=self._thoughts.tokens,
             drafted_tokens=tally.drafted_tokens,
             accepted_tokens=tally.accepted_tokens,
             target_passes=tally.passes,
+            draft_gain=tokens_per_s * self._undrafted_s if tokens_per_s and self._undrafted_s else None,
             time_to_first_token_s=self._first_s - self._started_s,
-            generation_tps=(len(steps) - 1) / decoding_s if decoding_s > 0 else 0.0,
+            generation_tps=tokens_per_s,
             peak_memory_bytes=self._peak_bytes,
         )

@@ -32,6 +32,7 @@ from gemma_mlx.decoding.saved_session import Identity, UnusableError, resume, sa
 from gemma_mlx.decoding.scoring import logits_of, logprobs_of
 from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import DepthRule, DraftMode
+from gemma_mlx.decoding.thinking import Thinking, thinking_budget
 from gemma_mlx.draft_choice import check_draft, drafting_after
 from gemma_mlx.errors import CheckpointError, ContextError, GemmaWarning, InputError, UsageError
 from gemma_mlx.generation_config import read_generation_config
@@ -40,6 +41,7 @@ from gemma_mlx.inputs.media import MEDIA_TYPES
 from gemma_mlx.inputs.parts import with_sound_tracks
 from gemma_mlx.inputs.prompt import Prompt, PromptBuilder
 from gemma_mlx.memory import Plan
+from gemma_mlx.memory_limits import MemoryUse, memory_use
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
 
@@ -113,6 +115,10 @@ class Gemma:
     def miniature(self) -> bool:
         """Whether this is a toy of the architecture and not Gemma 4 12B."""
         return self.config.is_miniature
+
+    def memory(self) -> MemoryUse:
+        """What MLX holds now, and its limit; may be asked from any thread."""
+        return memory_use(self.plan.limit_bytes)
 
     def sampling(self, **asked: float | int | None) -> Sampling:
         """The checkpoint's own sampling (`generation_config.json`) with what is `asked` for and not None in place."""
@@ -198,7 +204,7 @@ class Gemma:
         *,
         sampling: Sampling | None = None,
         max_tokens: int = MAX_TOKENS,
-        thinking: bool = False,
+        thinking: Thinking = False,
         detail: Budget | None = None,
         logprobs: int = 0,
         session: Session | None = None,
@@ -211,8 +217,9 @@ class Gemma:
 
         With a `session`, only what is new since its last turn is computed. `shared_messages` are what other prompts
         will have in common with this one, such as the pictures without the question: the session can then go back to
-        where they end. `draft` says who may draft tokens: it changes the speed, not the answer. With a
-        `grammar` of `json_grammar`, the answer follows the schema, thoughts come before it, and nobody drafts.
+        where they end. `thinking` as a number is the most tokens of thought, after which the answer follows; 0 is off.
+        `draft` says who may draft tokens: it changes the speed, not the answer. With a `grammar` of `json_grammar`,
+        the answer follows the schema, thoughts come before it, and nobody drafts.
         `progress` is told (done, all) positions of the prompt. Raises InputError for media or messages that cannot be
         read, ContextError for a prompt too long, UsageError where no answer of the grammar fits `max_tokens`.
         """
@@ -220,13 +227,14 @@ class Gemma:
             raise UsageError(f"max_tokens is {max_tokens}, it must be at least 1")
         if logprobs < 0:
             raise UsageError(f"logprobs is {logprobs}, it must be 0 or more")
+        most_thoughts, thinks = thinking_budget(thinking), bool(thinking)
         check_draft(draft, self.drafter, self.name)
         if session is not None and not session.is_of(self.model):
             raise UsageError("this session is of another model; take one of gemma.session()")
         prepared = self.prepare(messages, detail)
-        prompt = self.prompts.build(prepared, thinking=thinking)
+        prompt = self.prompts.build(prepared, thinking=thinks)
         room = self._room(len(prompt), 1)
-        constraint = self.constraint(grammar, min(max_tokens, room), thinking) if grammar is not None else None
+        constraint = self.constraint(grammar, min(max_tokens, room), thinks) if grammar is not None else None
         drafting = None
         if constraint is None:  # under a grammar, each token decides what may follow
             drafting = drafting_after(prompt.ids, draft, self.depth_rule, self.drafter, self.prompts.tokenizer)
@@ -234,8 +242,8 @@ class Gemma:
         if session is not None:  # what the next turn's prompt will begin with
             shared = [prepared, self.prepare(shared_messages, detail)] if shared_messages else [prepared]
             for history in shared:
-                begun = self.prompts.build(history, thinking=thinking, add_generation_prompt=False)
-                stable_tokens.append(_shared(prompt.ids, begun.ids))
+                begun = self.prompts.build(history, thinking=thinks, add_generation_prompt=False)
+                stable_tokens.append(prompt.shared_tokens(begun))
         return Answer(
             self,
             prompt,
@@ -246,6 +254,7 @@ class Gemma:
             session=session or self.session(),
             drafting=drafting,
             constraint=constraint,
+            thinking_budget=most_thoughts,
             progress=progress,
         )
 
@@ -286,9 +295,3 @@ class Gemma:
                 f"{context:,}; shorten the text, or attach fewer or coarser pictures"
             )
         return context - prompt_tokens
-
-
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    pairs = zip(first, second, strict=False)
-    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

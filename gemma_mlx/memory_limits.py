@@ -18,6 +18,19 @@ class Limits:
     wired_bytes: int | None
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """What MLX holds now, what it freed and keeps for later included, and the most that the plan lets it hold."""
+
+    used_bytes: int
+    limit_bytes: int
+
+
+def memory_use(limit_bytes: int) -> MemoryUse:
+    """As things are; may be asked from any thread, also while another one computes."""
+    return MemoryUse(mx.get_active_memory() + mx.get_cache_memory(), limit_bytes)
+
+
 _limits_before: list[Limits] = []
 """What to go back to, once for each plan whose limits are set: MLX has one set of limits for all."""
 

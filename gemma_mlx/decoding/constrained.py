@@ -61,6 +61,15 @@ class Constraint:
             mask[self._channel[0]] = True
         return mask
 
+    @property
+    def reserved_tokens(self) -> int:
+        """How many tokens the answer takes from here on, behind its thought, at the least."""
+        return len(self._ending) + 1  # the end of the turn
+
+    def close_thought(self) -> None:
+        """The thought has been closed from outside; at least `reserved_tokens` may still come."""
+        self._state = "json"
+
     def take(self, drawn: int, left: int) -> int:
         """The token that comes: `drawn`, or the next on the way to the end. `left` tokens may come, with this one."""
         if self._channel is not None and self._state != "json":

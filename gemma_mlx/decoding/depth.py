@@ -160,6 +160,9 @@ def expected_tokens(rates: Sequence[float]) -> list[float]:
 class FixedDepth:
     """Always drafts as many tokens as asked, from the first offer."""
 
+    undrafted_s = None
+    """Nothing is measured."""
+
     def __init__(self, depth: int) -> None:
         self._depth = depth
 
@@ -190,6 +193,14 @@ class DepthController:
 
     def needs_costs(self) -> bool:
         return self._times is None
+
+    @property
+    def undrafted_s(self) -> float | None:
+        """Seconds of a round without drafts, as last measured on this machine; None before that.
+
+        Until such rounds have been seen it is a bare pass over one token, which takes a little less.
+        """
+        return None if self._times is None else self._times.seconds(None, 0)
 
     def start(self, costs: Costs) -> None:
         """From now on it can choose."""

@@ -49,6 +49,16 @@ class PromptLookup:
             self._earlier.append(self._latest.get(pair, -1))
             self._latest[pair] = place
 
+    def keep(self, count: int) -> None:
+        """Only the first `count` tokens have come after all."""
+        while len(self._ids) > count:
+            index, earlier = self._ids.pop(), self._earlier.pop()
+            pair = self._ids[-1] << 32 | index if self._ids else -1
+            if earlier < 0:
+                del self._latest[pair]
+            else:
+                self._latest[pair] = earlier
+
     def propose(self, limit: int) -> Proposal | None:
         """At most `limit` tokens, those that followed the longest match, of equally long ones the latest."""
         found = Proposal((), 1)

@@ -50,16 +50,17 @@ class Sampling:
 class Sampler:
     """Draws the tokens of one answer by one `Sampling`, remembering what it has seen and how many it has drawn."""
 
-    def __init__(self, sampling: Sampling, vocab_size: int, prompt_ids: Sequence[int] = ()) -> None:
+    def __init__(self, sampling: Sampling, vocab_size: int, ids: Sequence[int] = (), drawn: int = 0) -> None:
+        """`ids` are what stands before the next draw; the last `drawn` of them are the answer's own."""
         self._sampling = sampling
         root = mx.random.key(secrets.randbits(63) if sampling.seed is None else sampling.seed)
         self._draw_key, self._spare_key = mx.random.split(root)
-        self._drawn = 0
+        self._drawn = drawn
         self._suppressed = mx.array(list(sampling.suppress_tokens)) if sampling.suppress_tokens else None
         self._seen: mx.array | None = None
         if sampling.repetition_penalty != 1:
             self._seen = mx.zeros((vocab_size,), dtype=mx.bool_)
-            self._seen[mx.array(list(prompt_ids), dtype=mx.int32)] = True
+            self._seen[mx.array(list(ids), dtype=mx.int32)] = True
 
     @property
     def repeatable(self) -> bool:

@@ -56,6 +56,11 @@ class Prompt:
     def video_tokens(self) -> int:
         return self._soft_tokens("video")
 
+    def shared_tokens(self, other: Prompt) -> int:
+        """How many ids both begin with."""
+        pairs = zip(self.ids, other.ids, strict=False)
+        return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(self), len(other)))
+
     def _soft_tokens(self, kind: str) -> int:
         return sum(span.length for span in self.spans if span.kind == kind)
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from gemma_mlx.answer import Answer, Reply
 from gemma_mlx.decoding.sampling import Sampling
 from gemma_mlx.decoding.speculate import DraftMode
+from gemma_mlx.decoding.thinking import Thinking
 from gemma_mlx.gemma import MAX_TOKENS, Gemma
 from gemma_mlx.inputs.image import Budget
 from gemma_mlx.inputs.media import Media, MediaKind
@@ -27,7 +28,7 @@ class Conversation:
         gemma: Gemma,
         *,
         system: str | None = None,
-        thinking: bool = False,
+        thinking: Thinking = False,
         detail: Budget | None = None,
         sampling: Sampling | None = None,
         max_tokens: int = MAX_TOKENS,
@@ -35,6 +36,7 @@ class Conversation:
     ) -> None:
         self.system = system
         self.thinking = thinking
+        """Whether the model thinks first; a number is the most tokens of thought."""
         self.detail = detail
         """The most soft tokens of a picture attached from now on; None for the checkpoint's own figure."""
         self.waiting: list[Media] = []
@@ -56,6 +58,11 @@ class Conversation:
     def context_tokens(self) -> int:
         """How many positions the plan has in all."""
         return self._gemma.plan.context_tokens
+
+    @property
+    def used_tokens(self) -> int:
+        """How many of them are taken: the last prompt and what was generated behind it."""
+        return self._session.offset
 
     def attach(self, kind: MediaKind, path: Path) -> Media:
         """Reads a picture, a sound or a video, to go out with the next message. InputError if it cannot be read."""

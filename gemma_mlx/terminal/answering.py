@@ -64,6 +64,7 @@ def figures(reply: Reply) -> str:
             f"{reply.prompt_tokens:,} prompt tokens" + (f" ({', '.join(media)})" if media else ""),
             *([f"{reply.reused_tokens:,} of them re-used"] if reply.reused_tokens else []),
             f"{reply.generated_tokens:,} generated"
+            + (f" ({reply.thought_tokens:,} of them thought)" if reply.thought_tokens else "")
             + (f" at {shown}" if (shown := speed(reply)) else "")
             + (drafted if reply.drafted_tokens else ""),
             f"first after {reply.time_to_first_token_s:.2f} s",

@@ -57,7 +57,7 @@ class Question:
     max_tokens: int
     draft: flag.DraftMode
     schema: dict[str, Any] | None
-    thinking: bool
+    thinking: bool | int
     as_json: bool
     logprobs: int | None
 
@@ -85,6 +85,7 @@ def ask(
     drafter: flag.DrafterFolder = None,
     adapter: flag.AdapterFolder = None,
     thinking: flag.Thinking = False,
+    thinking_budget: flag.ThinkingBudget = None,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     context: flag.Context = None,
@@ -102,6 +103,7 @@ def ask(
         flag.check_flags(as_json=as_json, logprobs=logprobs, detail=detail, pictures=bool(image or video))
         flag.check_video_flags(bool(video), sound, frames)
         draft = flag.drafting_under(json_schema, draft, drafter)
+        thinks = flag.thinking_within(thinking_budget, thinking)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         _check_cache(cache)
         files = _Files(image or [], video or [], audio or [], detail, frames, sound)
@@ -111,7 +113,7 @@ def ask(
         before = system_messages(system, json_schema)
         messages, shared = _messages(piped, asked, before, files, find_model(model))
         question = Question(
-            *(messages, shared, cache, drawing, max_tokens, draft, json_schema, thinking, as_json, logprobs)
+            *(messages, shared, cache, drawing, max_tokens, draft, json_schema, thinks, as_json, logprobs)
         )
         load = partial(
             load_gemma, model, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
@@ -191,7 +193,9 @@ def _answer(question: Question, load: Callable[[Output], Gemma], output: Output)
             output.note(label)
         reply = show_answer(answer, output, interrupt, stream=not question.as_json)
     if question.as_json:
-        write_stdout(one_line(as_object(reply, thinking=question.thinking, logprobs=bool(question.logprobs))) + "\n")
+        write_stdout(
+            one_line(as_object(reply, thinking=bool(question.thinking), logprobs=bool(question.logprobs))) + "\n"
+        )
     if note := cut_note(reply, question.max_tokens):
         output.note(note)
     output.note(figures(reply))

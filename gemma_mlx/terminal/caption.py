@@ -47,7 +47,7 @@ class _Asked:
     schema: dict[str, Any] | None
     detail: int | Literal["auto"] | None
     max_tokens: int
-    thinking: bool
+    thinking: bool | int
     logprobs: int
     draft: flag.DraftMode
 
@@ -73,6 +73,7 @@ def caption(
     drafter: flag.DrafterFolder = None,
     adapter: flag.AdapterFolder = None,
     thinking: flag.Thinking = False,
+    thinking_budget: flag.ThinkingBudget = None,
     as_json: flag.Json = False,
     logprobs: flag.Logprobs = None,
     quiet: flag.Quiet = False,
@@ -95,6 +96,7 @@ def caption(
         if overwrite and format not in ("txt-sidecar", "xmp"):
             raise UsageError("--overwrite has no effect without --format txt-sidecar or xmp; leave it out")
         draft = flag.drafting_under(json_schema, draft, drafter)
+        thinks = flag.thinking_within(thinking_budget, thinking)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         named = named_files(files, PICTURE_AND_VIDEO_SUFFIXES)
         output = Output(quiet)
@@ -106,7 +108,7 @@ def caption(
         )
         show_warnings_in_one_line(output)
         gemma = load_gemma(model, output, drafter=drafter, draft=draft, adapter=adapter)
-        asked = _Asked(prompt, ocr, json_schema, detail, max_tokens, thinking, logprobs or 0, draft)
+        asked = _Asked(prompt, ocr, json_schema, detail, max_tokens, thinks, logprobs or 0, draft)
         sampling = drawing.sampling(gemma)
         journal = _journal(gemma, asked, sampling) if resume else None
         answer, prepare = _answering(gemma, asked, sampling)
@@ -133,7 +135,7 @@ def _answering(
     if asked.schema is not None:  # it stands before the pictures, and one session reads it once for all of them
         grammar = gemma.json_grammar(asked.schema)
         gemma.constraint(
-            grammar, asked.max_tokens, asked.thinking
+            grammar, asked.max_tokens, bool(asked.thinking)
         )  # what fits no answer is wrong usage, not 500 errors
         options |= {"grammar": grammar, "session": gemma.session()}
     before = system_messages(schema=asked.schema)

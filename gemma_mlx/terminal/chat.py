@@ -32,6 +32,7 @@ def chat(
     drafter: flag.DrafterFolder = None,
     adapter: flag.AdapterFolder = None,
     thinking: flag.Thinking = False,
+    thinking_budget: flag.ThinkingBudget = None,
     context: flag.Context = None,
     kv_bits: flag.KvBits = None,
     quiet: flag.Quiet = False,
@@ -45,6 +46,7 @@ def chat(
     with exit_codes():
         if STDIN in [*(image or []), *(video or []), *(audio or [])]:
             raise UsageError("chat reads its messages from stdin; give --image, --video and --audio a file")
+        thinks = flag.thinking_within(thinking_budget, thinking)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         output = Output(quiet)
         show_warnings_in_one_line(output)
@@ -60,7 +62,7 @@ def chat(
         conversation = Conversation(
             gemma,
             system=system,
-            thinking=thinking,
+            thinking=thinks,
             detail=detail,
             sampling=drawing.sampling(gemma),
             max_tokens=max_tokens,

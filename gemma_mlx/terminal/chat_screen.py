@@ -21,7 +21,7 @@ HELP = """\
 /video PATH   video for the next message; /audio PATH adds its sound
 /audio PATH   sound for the next message
 /detail N     tokens per picture, 70-1120 or auto
-/think on|off thinking first
+/think on|off|N thinking first, at most N tokens of it
 /system TEXT  instructions; empty: none
 /drop         take back what waits for the next message
 /reset        forget the conversation
@@ -104,6 +104,7 @@ class ChatScreen:
         used_tokens = reply.prompt_tokens + reply.generated_tokens
         told = [
             f"re-used {reply.reused_tokens:,} of {reply.prompt_tokens:,} tokens",
+            f"{reply.thought_tokens:,} tokens of thought" if reply.thought_tokens else None,
             speed(reply),
             f"context {used_tokens:,} of {self._conversation.context_tokens:,}",
         ]
@@ -154,10 +155,15 @@ class ChatScreen:
         )
 
     def _set_thinking(self, text: str) -> None:
-        if text not in ("on", "off"):
-            raise UsageError(f"/think takes on or off, not {text!r}")
-        self._conversation.thinking = text == "on"
-        self._output.note(f"thinking is {text}")
+        if text.isdecimal() and text.isascii():
+            self._conversation.thinking = int(text)
+        elif text in ("on", "off"):
+            self._conversation.thinking = text == "on"
+        else:
+            raise UsageError(f"/think takes on, off or a number of tokens, not {text!r}")
+        most = self._conversation.thinking
+        state = "on" if most is True else f"on, for at most {most:,} tokens" if most else "off"
+        self._output.note(f"thinking is {state}")
 
 
 def _path(text: str) -> Path:

@@ -77,6 +77,7 @@ _CACHE = "Keep in FILE what is read of piped text and pictures, for the next que
 _DRAFTER = "Folder of the draft head. Default: the folder drafter in the model's, if there is one."
 _DRAFT = "Who drafts tokens: the drafter (mtp), what was said before (lookup), both or nobody. Only speed changes."
 _ADAPTER = "Answer with the LoRA or DoRA adapter in FOLDER, trained by mlx-lm or PEFT; needs mlx-lm."
+_THINKING_BUDGET = "With --thinking: after N tokens of thought the answer follows, wherever the thought was."
 _LOGPROBS = "With --json: for each place the N likeliest tokens."
 _CONTEXT = "Most tokens of prompts and answers together, as 32768 or 32k; memory is planned for them."
 _MEMORY = "Plan for a Mac with so much memory, as 16GB, instead of this machine."
@@ -129,6 +130,9 @@ DrafterFolder = Annotated[str | None, typer.Option("--drafter", metavar="FOLDER"
 AdapterFolder = Annotated[str | None, typer.Option("--adapter", metavar="FOLDER", help=_ADAPTER)]
 Draft = Annotated[DraftMode, typer.Option("--draft", help=_DRAFT)]
 Thinking = Annotated[bool, typer.Option("--thinking", help="Think first; thoughts go to stderr.")]
+ThinkingBudget = Annotated[
+    int | None, typer.Option("--thinking-budget", min=1, metavar="N", help=_THINKING_BUDGET, show_default="no limit")
+]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="FILE", help=_CACHE)]
 _HYPOTHESES = "Score another system's texts too: JSON Lines with file and text, or a folder of NAME.txt. Repeatable."
 Hypotheses = Annotated[list[str] | None, typer.Option("--hypotheses", metavar="NAME=FILE", help=_HYPOTHESES)]
@@ -192,6 +196,15 @@ def check_video_flags(videos: bool, sound: bool, frames: int | None) -> None:
     """UsageError for a flag about videos where there is none."""
     if not videos and (sound or frames is not None):
         raise UsageError(f"{'--sound' if sound else '--frames'} has no effect without a video; add --video FILE")
+
+
+def thinking_within(budget: int | None, thinking: bool) -> bool | int:
+    """What `Gemma.stream` takes as `thinking`. UsageError for a budget of thoughts that nobody has."""
+    if budget is None:
+        return thinking
+    if not thinking:
+        raise UsageError("--thinking-budget has no effect without --thinking; add it")
+    return budget
 
 
 def drafting_under(schema: object, draft: DraftMode, drafter: str | None) -> DraftMode:

@@ -84,13 +84,13 @@ def test_suppression_leaves_the_callers_logits_alone() -> None:
 
 
 def test_repetition_penalty_counts_the_prompt_and_what_was_drawn() -> None:
-    sampler = Sampler(Sampling(temperature=0, repetition_penalty=100.0), vocab_size=3, prompt_ids=[2])
+    sampler = Sampler(Sampling(temperature=0, repetition_penalty=100.0), vocab_size=3, ids=[2])
     logits = mx.array([2.0, 1.0, 3.0])
     assert [sampler(logits).item() for _ in range(3)] == [0, 1, 2]
 
 
 def test_repetition_penalty_makes_a_negative_logit_less_likely() -> None:
-    sampler = Sampler(Sampling(temperature=0, repetition_penalty=2.0), vocab_size=2, prompt_ids=[0])
+    sampler = Sampler(Sampling(temperature=0, repetition_penalty=2.0), vocab_size=2, ids=[0])
     assert sampler(mx.array([-1.0, -1.5])).item() == 1
 
 

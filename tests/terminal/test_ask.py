@@ -16,6 +16,8 @@ FIELDS = {
     *(
         *("audio_tokens", "video_tokens"),
         "generated_tokens",
+        "thought_tokens",
+        "draft_gain",
         "drafted_tokens",
         "accepted_tokens",
         "target_passes",
