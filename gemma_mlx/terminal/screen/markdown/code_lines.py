@@ -27,6 +27,7 @@ from gemma_mlx.terminal.screen.markdown.styled_text import PLAIN, Line, Run, cho
 
 _CLOSING = "\nx */ --> ]] ` ' \"\n=cut\n=end\n"
 _LONGEST_KEPT_CHARS = 4_000
+_LOOK_BACK_CHARS = 100
 _THEME = ANSISyntaxTheme(ANSI_DARK)  # The terminal's own sixteen colours, no background: right on light and on dark.
 
 
@@ -38,6 +39,7 @@ class CodeLines:
         self._lexer = _lexer(language)
         self._state = YamlLexerContext("", 0) if isinstance(self._lexer, YamlLexer) else LexerContext("", 0)
         self._kept = ""  # The line that opened what is still open; `_state` is that before it.
+        self._before = ""  # What stood just before that, for patterns that look back.
         self._newline = ""  # Before the next line: none before the first.
         self._row: Line = []  # The last row of a line that goes on.
 
@@ -69,40 +71,39 @@ class CodeLines:
             for kind, value in lexer.get_tokens(text):
                 yield value.rstrip("\n"), _THEME.get_style_for_token(kind)
             return
-        start = len(self._kept)
-        source = f"{self._kept}{self._newline}{text}"
+        source = f"{self._before}{self._kept}{self._newline}{text}"
+        start = len(self._before) + len(self._kept)
         shown_from = len(source) - len(text)
-        state = _at(self._state, source + _CLOSING)
+        state = _at(self._state, source + _CLOSING, len(self._before))
         line_begins: tuple[int, LexerContext] | None = None  # Where the first token of the line starts.
         for position, kind, value in ExtendedRegexLexer.get_tokens_unprocessed(lexer, context=state):
             if start <= position <= shown_from and line_begins is None:
-                line_begins = position, _at(state, "")
+                line_begins = position, _at(state)
             end = position + len(value)
             if position >= len(source):
-                self._state, self._kept = _at(state, ""), ""
+                self._go_on_from(_at(state), source, position)
                 break
             yield value[max(0, shown_from - position) : len(source) - position], _THEME.get_style_for_token(kind)
             if end > len(source):
-                if position >= start:
-                    self._keep(source, line_begins)
+                if position >= start and line_begins:
+                    self._go_on_from(line_begins[1], source, line_begins[0])
+                elif position >= start:  # The line also ended what the line that is kept had opened.
+                    self._go_on_from(self._state, source, len(self._before))
                 break
         self._newline = "\n"
 
-    def _keep(self, source: str, line_begins: tuple[int, LexerContext] | None) -> None:
-        """Keeps the last line of `source`, which opened what goes on after it."""
-        if line_begins:
-            position, self._state = line_begins
-            self._kept = source[position:]
-        else:  # The line also ended what the line that is kept had opened.
-            self._kept = source
+    def _go_on_from(self, state: LexerContext, source: str, position: int) -> None:
+        """Reads the next line after what `source` has from `position` on, where the lexer was in `state`."""
+        self._state, self._kept = state, source[position:]
+        self._before = source[max(0, position - _LOOK_BACK_CHARS) : position]
         if len(self._kept) > _LONGEST_KEPT_CHARS:
             self._state, self._kept = LexerContext("", 0), ""
 
 
-def _at(state: LexerContext, text: str) -> LexerContext:
-    """A copy of `state`, at the start of `text`."""
+def _at(state: LexerContext, text: str = "", position: int = 0) -> LexerContext:
+    """A copy of `state`, at a position of `text`."""
     state = deepcopy(state, {id(state.text): ""})
-    state.text, state.pos, state.end = text, 0, len(text)
+    state.text, state.pos, state.end = text, position, len(text)
     return state
 
 
