@@ -9,26 +9,33 @@ again before the next one; what stands between is not needed.
     two         read as "/* one\\ntwo": still open
     three */    read as "/* one\\nthree */": closed, nothing is kept any more
 
-What only a later line decides is not known here: that `f (x)` above a `{` is a function in C.
+What only a later line decides is not known here: that `f (x)` above a `{` is a function in C. So it is with the
+"here documents" of PHP and Ruby; those of shells are right.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from copy import copy, deepcopy
 
 from pygments.lexer import ExtendedRegexLexer, Lexer, LexerContext, RegexLexer
 from pygments.lexers import get_lexer_by_name
 from pygments.lexers.data import YamlLexer, YamlLexerContext
+from pygments.token import Error
 from pygments.util import ClassNotFound
+from rich.style import Style
 from rich.syntax import ANSI_DARK, ANSISyntaxTheme
 
 from gemma_mlx.terminal.screen.markdown.styled_text import PLAIN, Line, Run, chopped
 
-_CLOSING = "\nx */ --> ]] ` ' \"\n=cut\n=end\n"
+_CLOSING = "x */ --> ]] ` ' \"\n=cut\n=end\n</script></style>\n"
+_HEREDOC = re.compile(r"<<[-~<]?\s*['\"]?(\w+)")  # It ends at its own word, so that is in the tail too.
 _LONGEST_KEPT_CHARS = 4_000
 _LOOK_BACK_CHARS = 100
-_THEME = ANSISyntaxTheme(ANSI_DARK)  # The terminal's own sixteen colours, no background: right on light and on dark.
+# The terminal's own sixteen colours, without a background: right on light and on dark.
+# What a lexer does not understand is no error of the text: it is not marked.
+_THEME = ANSISyntaxTheme({**ANSI_DARK, Error: Style()})
 
 
 class CodeLines:
@@ -74,23 +81,26 @@ class CodeLines:
         source = f"{self._before}{self._kept}{self._newline}{text}"
         start = len(self._before) + len(self._kept)
         shown_from = len(source) - len(text)
-        state = _at(self._state, source + _CLOSING, len(self._before))
+        marks = _HEREDOC.findall(source, len(self._before)) if "<<" in source else []
+        state = _at(self._state, source + "\n".join(["", "", *marks, _CLOSING]), len(self._before))
         line_begins: tuple[int, LexerContext] | None = None  # Where the first token of the line starts.
+        newline = "\n"
         for position, kind, value in ExtendedRegexLexer.get_tokens_unprocessed(lexer, context=state):
             if start <= position <= shown_from and line_begins is None:
                 line_begins = position, _at(state)
-            end = position + len(value)
             if position >= len(source):
                 self._go_on_from(_at(state), source, position)
                 break
             yield value[max(0, shown_from - position) : len(source) - position], _THEME.get_style_for_token(kind)
-            if end > len(source):
-                if position >= start and line_begins:
+            if position + len(value) > len(source):  # It goes on after this line, and began
+                if position < start:  # in the line that is kept: an empty line stands for those between.
+                    newline = "\n\n"
+                elif line_begins:  # in this one,
                     self._go_on_from(line_begins[1], source, line_begins[0])
-                elif position >= start:  # The line also ended what the line that is kept had opened.
+                else:  # and the one that is kept reaches into this one too.
                     self._go_on_from(self._state, source, len(self._before))
                 break
-        self._newline = "\n"
+        self._newline = newline
 
     def _go_on_from(self, state: LexerContext, source: str, position: int) -> None:
         """Reads the next line after what `source` has from `position` on, where the lexer was in `state`."""

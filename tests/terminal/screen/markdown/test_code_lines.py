@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pygments.lexers import get_lexer_by_name
+from pygments.token import Error
 from rich.style import Style
 from rich.syntax import ANSI_DARK, ANSISyntaxTheme
 
@@ -12,13 +13,18 @@ from gemma_mlx.terminal.screen.markdown.styled_text import Line
 from tests.terminal.screen.markdown.drawing import SGR, draw
 
 SOURCES = {
-    "python": 'def f(x):\n    """doc\n    if not code: 1\n    """\n    return f"{x} # no"  # yes\n\n@dec\nclass A: pass\n',
-    "c": "/* one\n   int two\n */ int x = 3; // end\n#define A 1\nchar *s = \"/*\";\nint y; /* a */ /* b\n c */ int z;\n",
+    "python": 'def f(x):\n    """doc\n    if not code: 1\n    """\n    return f"{x} #"  # y\n@dec\nclass A: pass\n',
+    "c": '/* one\n   int two\n */ int x; // 3\n#define A \\\n  1 /* x */\nchar *s = "/*";\n/* a */ /* b\n c */ int z;\n',
     "javascript": "const a = `x ${b}\nif (c) d\n`; /* e\n var f\n*/ var g = /[/*]/;\n",
     "go": "var a = `raw\nif x\n`\nfunc main() { /* a\nreturn */ return }\n",
-    "rust": "/* a /* b */\n fn c */ fn main() { let s = \"a\nfn b\"; }\n",
-    "html": "<div class='a\nb'><!-- <p>\n</p> --><script>\nvar a = 1;\n</script></div>\n",
-    "bash": 'for f in *; do echo "a\nif b" # c\ndone\n',
+    "rust": '/* a /* b */\n fn c */ fn main() { let s = "a\nfn b"; }\n',
+    "php": "<?php\n$a = 'b\nif c';\n/* c\n return */ return 1;\n",
+    "ruby": 'a = 1\n=begin\nif c\n=end\nputs "d"\n',
+    "perl": "=head1 A\n\nif b\n\n=cut\n\nprint 'c';\n",
+    "yaml": "a:\n  - run: |\n      if b: c\n      d\n  - e: 1\n",
+    "toml": "a = [\n    'b',\n    'c',\n]\n[d]\ne = 1\n",
+    "html": "<p class='a\nb'><!-- <p>\n</p> --><script>\nvar a = 1; /* b\nif c */\n\nif (d && e) {}\n</script>\n",
+    "bash": 'for f in *; do echo "a\nif b" # c\ncat <<EOF >d\nif $e\nEOF\ndone\n',
     "sql": "select a /* b\nfrom */ from c where d = 'e\nselect';\n",
     "css": "a { color: red; /* b\nc: d; */ e: 1px }\n",
     "json": '{"a": [1, true,\n "b"], "c": null}\n',
@@ -34,7 +40,7 @@ def styles(lines: list[Line]) -> list[list[tuple[str, Style]]]:
 @pytest.mark.parametrize("language", SOURCES)
 def test_line_by_line_is_as_whole(language: str) -> None:
     source = SOURCES[language]
-    theme = ANSISyntaxTheme(ANSI_DARK)
+    theme = ANSISyntaxTheme({**ANSI_DARK, Error: Style()})
     whole: list[Line] = [[]]
     for kind, value in get_lexer_by_name(language, stripnl=False, ensurenl=False).get_tokens(source):
         first, *others = value.split("\n")

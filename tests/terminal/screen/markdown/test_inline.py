@@ -64,7 +64,29 @@ def test_nothing_that_a_terminal_obeys_gets_out(text: str, pieces: list[int]) ->
     assert "end" in bare or "```" in text
 
 
-_PARTS = ["a", "b,", "*", "**", "_", "`", "``", "~~", "[", "]", "](", ")", "(c)", "\\", "$", "!", " ", " ", " ", "\n", "&amp;"]
+_PARTS = [
+    "a",
+    "b,",
+    "*",
+    "**",
+    "_",
+    "`",
+    "``",
+    "~~",
+    "[",
+    "]",
+    "](",
+    ")",
+    "(c)",
+    "\\",
+    "$",
+    "!",
+    " ",
+    " ",
+    " ",
+    "\n",
+    "&amp;",
+]
 
 
 @given(st.lists(st.sampled_from(_PARTS), max_size=60).map("".join))
