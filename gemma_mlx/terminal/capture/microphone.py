@@ -17,8 +17,8 @@ from gemma_mlx.errors import GemmaWarning, InputError
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
 
 BLOCK_S = 0.1
-GONE_S = 1.0
-"""A microphone that gives nothing for so long is not there any more: blocks come ten times as often."""
+GONE_S = 2.5
+"""A microphone that gives nothing for so long is not there any more; one that wakes up may take two seconds."""
 _WAIT_S = 0.2
 _PERMISSION = "allow this terminal the microphone in System Settings > Privacy & Security, and plug one in"
 
