@@ -1,0 +1,1 @@
+"""The chat as a person sees it at a terminal."""
