@@ -61,14 +61,14 @@ def prepare_media(
     """The picture, sound or video of `part`, whose type is in `MEDIA_TYPES`. InputError where it cannot be read.
 
     A picture takes at most `max_soft_tokens`, each frame of a video at most `max_frame_tokens` (the usual for "auto").
-    In the label stands the file's name, or where there is no file, the part's `name`.
+    The part's `name`, where it has one, stands in the label in place of the file's.
     """
     kind, source = MEDIA_TYPES[part["type"]], _source(part)
     if isinstance(source, Media):
         if source.kind != kind:
             raise InputError(f"{source.label!r} was prepared as {source.kind}; attach it in a part of that type")
         return source
-    name = source.name if isinstance(source, Path) else str(part.get("name", ""))
+    name = str(part.get("name") or (source.name if isinstance(source, Path) else ""))
     if kind == "image":
         return _image(source, name or "picture", max_soft_tokens)
     if kind == "video":
