@@ -49,6 +49,10 @@ class Conversation:
         self._session = gemma.session()
 
     @property
+    def gemma(self) -> Gemma:
+        return self._gemma
+
+    @property
     def messages(self) -> list[dict[str, Any]]:
         """All that the model gets to see of the turns so far."""
         system = [{"role": "system", "content": self.system}] if self.system else []

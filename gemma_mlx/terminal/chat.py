@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
+from gemma_mlx.home import find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
 from gemma_mlx.terminal.keyboard import piped_lines, typed_lines
-from gemma_mlx.terminal.loading import load_gemma
+from gemma_mlx.terminal.loading import Teller, load_gemma
 from gemma_mlx.terminal.output import Output, is_terminal
 from gemma_mlx.terminal.stdin import STDIN
+
+if TYPE_CHECKING:
+    from gemma_mlx.inputs.media import MediaKind
+    from gemma_mlx.tasks.conversation import Conversation
 
 
 def chat(
@@ -35,6 +43,7 @@ def chat(
     thinking_budget: flag.ThinkingBudget = None,
     context: flag.Context = None,
     kv_bits: flag.KvBits = None,
+    plain: flag.Plain = False,
     quiet: flag.Quiet = False,
 ) -> None:
     """Hold a conversation; /help lists its commands. Lines piped in are taken one after the other.
@@ -48,32 +57,63 @@ def chat(
             raise UsageError("chat reads its messages from stdin; give --image, --video and --audio a file")
         thinks = flag.thinking_within(thinking_budget, thinking)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-        output = Output(quiet)
-        show_warnings_in_one_line(output)
-        piped = not is_terminal(sys.stdin)
-        if not piped:
-            output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
-        gemma = load_gemma(
-            model, output, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
-        )
-        from gemma_mlx.tasks.conversation import Conversation
-        from gemma_mlx.terminal.chat_screen import ChatScreen
+        files: list[tuple[MediaKind, Path]] = [
+            *(("image", Path(name)) for name in image or []),
+            *(("video", Path(name)) for name in video or []),
+            *(("audio", Path(name)) for name in audio or []),
+        ]
+        find_model(model)
 
-        conversation = Conversation(
-            gemma,
-            system=system,
-            thinking=thinks,
-            detail=detail,
-            sampling=drawing.sampling(gemma),
-            max_tokens=max_tokens,
-            draft=draft,
-        )
-        screen = ChatScreen(conversation, output, piped_lines() if piped else typed_lines(), max_tokens)
-        for path in image or []:
-            output.note(conversation.attach("image", Path(path)).label)
-        for path in video or []:
-            output.note(conversation.attach("video", Path(path)).label)
-        for path in audio or []:
-            output.note(conversation.attach("audio", Path(path)).label)
-        failed = screen.run()
-        sys.exit(1 if piped and failed else 0)
+        def begin(teller: Teller) -> Conversation:
+            """Loads the model; on a screen, in its own thread."""
+            gemma = load_gemma(
+                model, teller, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
+            )
+            from gemma_mlx.tasks.conversation import Conversation
+
+            return Conversation(
+                gemma,
+                system=system,
+                thinking=thinks,
+                detail=detail,
+                sampling=drawing.sampling(gemma),
+                max_tokens=max_tokens,
+                draft=draft,
+            )
+
+        hold = _on_screen if _has_screen(plain) else _on_lines
+        sys.exit(1 if hold(begin, files, max_tokens, quiet) else 0)
+
+
+Begin = Callable[["Teller"], "Conversation"]
+Files = list[tuple["MediaKind", Path]]
+
+
+def _has_screen(plain: bool) -> bool:
+    """Whether there is a terminal to draw on, and nobody asked for plain text."""
+    wanted = not plain and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+
+
+def _on_screen(begin: Begin, files: Files, max_tokens: int, quiet: bool) -> bool:
+    from gemma_mlx.terminal.keyboard import history
+    from gemma_mlx.terminal.screen.app import Screen
+
+    Screen(begin, files, history(), max_tokens, quiet).run()
+    return False
+
+
+def _on_lines(begin: Begin, files: Files, max_tokens: int, quiet: bool) -> bool:
+    """Whether a line of a pipe failed: whoever sent it learns that by the exit code."""
+    from gemma_mlx.terminal.chat_screen import ChatScreen
+
+    output = Output(quiet)
+    show_warnings_in_one_line(output)
+    piped = not is_terminal(sys.stdin)
+    if not piped:
+        output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
+    conversation = begin(output)
+    screen = ChatScreen(conversation, output, piped_lines() if piped else typed_lines(), max_tokens)
+    for kind, path in files:
+        output.note(conversation.attach(kind, path).label)
+    return screen.run() and piped

@@ -59,8 +59,8 @@ COMMANDS = (
 )
 BY_NAME = {name: command for command in COMMANDS for name in command.names}
 KEYS = """\
-Enter sends, Alt-Enter begins a line, Tab completes, Ctrl-R searches what was sent.
-Ctrl-C stops an answer and keeps it; twice in an empty line, or Ctrl-D, leaves.
+Enter sends, Alt-Enter begins a line, Tab completes, Ctrl-R searches history.
+Ctrl-C stops an answer and keeps it; twice in an empty line leaves.
 """
 HELP = "".join(f"{command.usage:<31} {command.help}\n" for command in COMMANDS) + KEYS
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from gemma_mlx.errors import GemmaError, GemmaWarning
 from gemma_mlx.terminal.output import Output, ReaderGoneError
@@ -43,9 +43,9 @@ def report(error: Exception, as_json: bool = False, **facts: str) -> None:
     if as_json:
         if sys.stderr is not None:
             with suppress(OSError, ValueError):
-                sys.stderr.write(one_line({"error": _message(error), **facts}) + "\n")
+                sys.stderr.write(one_line({"error": one_line_of(error), **facts}) + "\n")
     else:
-        Output().error(_message(error))
+        Output().error(one_line_of(error))
 
 
 def one_line(value: dict[str, Any]) -> str:
@@ -53,14 +53,19 @@ def one_line(value: dict[str, Any]) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def _message(error: Exception) -> str:
+def one_line_of(error: BaseException) -> str:
+    """What went wrong and what to do, for a line of its own."""
     if isinstance(error, GemmaError):
         return str(error)
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}; this is not expected: {DEBUG_VARIABLE}=1 shows where it happened"
 
 
-def show_warnings_in_one_line(output: Output) -> None:
+class _Sayer(Protocol):
+    def say(self, line: str) -> None: ...
+
+
+def show_warnings_in_one_line(output: _Sayer) -> None:
     """A GemmaWarning is said, quiet or not; warnings of libraries are for developers and stay silent."""
 
     def show(

@@ -50,7 +50,7 @@ def typed_lines() -> ReadLine:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(history=_history(), output=create_output(always_prefer_tty=True))
+    session: PromptSession[str] = PromptSession(history=history(), output=create_output(always_prefer_tty=True))
 
     def read(typed: str) -> str:
         try:
@@ -61,7 +61,7 @@ def typed_lines() -> ReadLine:
     return read
 
 
-def _history() -> History:
+def history() -> History:
     """The history in the user's folder, readable by that user only; a passing one where it cannot be kept."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gemma_mlx.home import find_model
 from gemma_mlx.terminal.options import DraftMode
-from gemma_mlx.terminal.output import Output
 
 if TYPE_CHECKING:
     from gemma_mlx.gemma import Gemma
@@ -17,9 +16,17 @@ MINIATURE_NOTE = (
 )
 
 
+class Teller(Protocol):
+    """Who hears what a person must know while the model is loaded."""
+
+    def say(self, line: str) -> None: ...
+    def status(self, line: str) -> None: ...
+    def clear_status(self) -> None: ...
+
+
 def load_gemma(
     model: str | None,
-    output: Output,
+    teller: Teller,
     *,
     context_tokens: int | None = None,
     kv_bits: int | None = None,
@@ -32,11 +39,11 @@ def load_gemma(
     Raises ContextError, before any weight is read, where `context_tokens` do not fit this machine.
     """
     folder = find_model(model)
-    output.status(f"loading {folder.name} ...")
+    teller.status(f"loading {folder.name} ...")
     from gemma_mlx.loader import load
 
     gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter)
-    output.clear_status()
+    teller.clear_status()
     if gemma.miniature:
-        output.say(MINIATURE_NOTE.format(name=gemma.name))
+        teller.say(MINIATURE_NOTE.format(name=gemma.name))
     return gemma

@@ -148,6 +148,7 @@ PlannedContext = Annotated[
 ]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help=_MEMORY, show_default="this machine")]
 KvBits = Annotated[int | None, typer.Option("--kv-bits", callback=_kv_bits, metavar="8", help=_KV_BITS)]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines of plain text also on a terminal, as with NO_COLOR.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but what must be known.")]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+import textwrap
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prompt_toolkit.history import History
@@ -13,9 +15,11 @@ from prompt_toolkit.history import History
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal.answering import cut_note
 from gemma_mlx.terminal.commands import is_command, run_command
-from gemma_mlx.terminal.failures import one_line_of
+from gemma_mlx.terminal.failures import one_line_of, show_warnings_in_one_line
+from gemma_mlx.terminal.media_commands import attach_file
 from gemma_mlx.terminal.safe import visible, visible_line
 from gemma_mlx.terminal.screen.answering import DIM, PLAIN, Streaming
+from gemma_mlx.terminal.screen.aside import Aside
 from gemma_mlx.terminal.screen.completion import CommandCompleter
 from gemma_mlx.terminal.screen.keys import key_bindings
 from gemma_mlx.terminal.screen.layout import PROMPT, input_line, terminal_output
@@ -28,8 +32,11 @@ from gemma_mlx.terminal.waiting import LONG_PASTE_CHARACTERS, Message, PastedTex
 if TYPE_CHECKING:
     from PIL import Image
 
+    from gemma_mlx.inputs.media import MediaKind
     from gemma_mlx.tasks.conversation import Conversation
     from gemma_mlx.tasks.kept_chats import KeptChat
+    from gemma_mlx.terminal.loading import Teller
+    from gemma_mlx.terminal.screen.dropped import Dropped
 
 T = TypeVar("T")
 ROWS_BELOW = 6
@@ -42,18 +49,27 @@ class Screen:
     What belongs to the screen happens on one asyncio loop; the model has a thread of its own, and files another.
     """
 
-    def __init__(self, load: Callable[[], Conversation], history: History, max_tokens: int) -> None:
+    def __init__(
+        self,
+        begin: Callable[[Teller], Conversation],
+        files: Sequence[tuple[MediaKind, Path]],
+        history: History,
+        max_tokens: int,
+        quiet: bool,
+    ) -> None:
         self.waiting = Waiting()
         self.kept: KeptChat | None = None
         self.device: int | None = None
         self.failed = False
-        self._load, self._max_tokens = load, max_tokens
+        self._begin, self._files, self._max_tokens, self._quiet = begin, files, max_tokens, quiet
         self._thread, self._hands = ModelThread(), ThreadPoolExecutor(2, thread_name_prefix="hands")
         self._status = Status()
         self._streaming: Streaming | None = None
         self._question: Question | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving = self._warned = False
+        self._loop: asyncio.AbstractEventLoop
+        self._loaded: asyncio.Future[Conversation]
         self._session = input_line(
             live=self._live,
             chips=lambda: self.waiting.lines(self._printer.columns),
@@ -71,7 +87,8 @@ class Screen:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[Conversation] = loop.create_future()
+        self._loop, self._loaded = loop, loop.create_future()
+        show_warnings_in_one_line(Aside(loop, self))
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.leave)
         self._start(self._load_model())
@@ -89,13 +106,16 @@ class Screen:
 
     async def _load_model(self) -> None:
         try:
-            conversation = await self._thread.do(self._load)
+            conversation = await self._thread.do(lambda: self._begin(Aside(self._loop, self)))
         except BaseException:
+            self.failed = True
             self.leave()
             raise
         self._status.activity = ""
         self._loaded.set_result(conversation)
         self._refresh(conversation)
+        for kind, path in self._files:
+            await attach_file(self, kind, path)
         self._next()
 
     # What keys bring
@@ -156,13 +176,37 @@ class Screen:
         if self._session.app.is_running and not self._session.app.is_done:
             self._session.app.exit(exception=EOFError())
 
+    async def _attach_dropped(self, pasted: str, dropped: Dropped) -> None:
+        """Attaches the files that a paste names after a yes; after a no, the paste is text."""
+        names = ", ".join(path.name for path in dropped.paths)
+        if not await self._ask_yes(f"attach {names}?"):
+            self.put(pasted)
+            return
+        self.put(dropped.text)
+        for path in dropped.paths:
+            await attach_file(self, kind_by_ending(path), path)
+
+    async def _ask_yes(self, text: str) -> bool:
+        while self._question is not None:
+            await self._question.answered()
+            await asyncio.sleep(0)
+        self._question = Question(text)
+        self.redraw()
+        try:
+            return await self._question.answered()
+        finally:
+            self._question = None
+
     # What is shown
 
     def note(self, line: str) -> None:
-        self.say(line)
+        if not self._quiet:
+            self.say(line)
 
     def say(self, line: str) -> None:
-        self.show(f"{DIM}{visible_line(line)}{PLAIN}\n")
+        """A line of any text, wrapped between words."""
+        for part in textwrap.wrap(visible_line(line), max(20, self._printer.columns - 1)) or [""]:
+            self.show(f"{DIM}{part}{PLAIN}\n")
 
     def show(self, text: str) -> None:
         self._printer.print(text)

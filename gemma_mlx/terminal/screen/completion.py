@@ -23,9 +23,9 @@ class CommandCompleter(Completer):
             return
         name, space, rest = line[1:].partition(" ")
         if not space:
-            for known, command in BY_NAME.items():
+            for known, row in BY_NAME.items():
                 if known.startswith(name):
-                    yield Completion(known, -len(name), display=f"/{known}", display_meta=command.help)
+                    yield Completion(known, -len(name), display=f"/{known}", display_meta=row.help)
             return
         command = BY_NAME.get(name)
         if command is None:

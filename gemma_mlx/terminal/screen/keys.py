@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import get_app
 from prompt_toolkit.filters import Condition, completion_is_selected, has_completions
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
@@ -21,7 +21,7 @@ class Keyed(Protocol):
     def key(self, name: str) -> None: ...
     def sent(self, text: str) -> None: ...
     def pasted(self, text: str) -> None: ...
-    def interrupted(self, typed: str) -> None: ...
+    def interrupted(self, typed: str) -> bool: ...
     def removed(self) -> None: ...
     def leave(self) -> None: ...
 
@@ -30,6 +30,7 @@ def key_bindings(screen: Keyed) -> KeyBindings:
     """The keys of the chat."""
     keys = KeyBindings()
     asking = Condition(lambda: screen.asks_for_keys)
+    empty = Condition(lambda: not get_app().current_buffer.text)
 
     @keys.add("enter", filter=~asking & ~completion_is_selected)
     def _send(event: KeyPressEvent) -> None:
@@ -56,17 +57,16 @@ def key_bindings(screen: Keyed) -> KeyBindings:
     def _paste(event: KeyPressEvent) -> None:
         screen.pasted(event.data.replace("\r\n", "\n").replace("\r", "\n"))
 
-    @keys.add("backspace", filter=~asking & Condition(lambda: not _typed(event_app())))
+    @keys.add("backspace", filter=~asking & empty)
     def _remove(event: KeyPressEvent) -> None:
         screen.removed()
 
     @keys.add("c-c")
     def _interrupt(event: KeyPressEvent) -> None:
-        typed = event.current_buffer.text
-        event.current_buffer.reset()
-        screen.interrupted(typed)
+        if screen.interrupted(event.current_buffer.text):
+            event.current_buffer.reset()
 
-    @keys.add("c-d", filter=~asking & Condition(lambda: not _typed(event_app())))
+    @keys.add("c-d", filter=~asking & empty)
     def _leave(event: KeyPressEvent) -> None:
         screen.leave()
 
@@ -83,13 +83,3 @@ def key_bindings(screen: Keyed) -> KeyBindings:
         screen.key("escape")
 
     return keys
-
-
-def event_app() -> Application[object]:
-    from prompt_toolkit.application import get_app
-
-    return get_app()
-
-
-def _typed(application: Application[object]) -> str:
-    return application.current_buffer.text

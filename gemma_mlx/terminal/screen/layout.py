@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
@@ -65,9 +66,9 @@ def input_line(
 
 def terminal_output() -> Output:
     """Where the screen is drawn. The cursor's position is not asked for: a slow terminal answers into the input."""
-    import sys
-
-    return Vt100_Output.from_pty(sys.stdout, enable_cpr=False)
+    output = Vt100_Output.from_pty(sys.stdout)
+    output.enable_cpr = False
+    return output
 
 
 def _part(text: Callable[[], AnyFormattedText], shown: Callable[[], bool]) -> ConditionalContainer:

@@ -1,10 +1,10 @@
 """What stands above the input line: finished lines, written once and never touched again, and below them a live area.
 
-    finished lines ...                       in the terminal's own scrollback
-    the unfinished end of the answer         drawn again whenever it changes
-    [1 scene.png 320x240 -> 63 tokens]       chips
-    > the line being typed
-    miniature · context 32 of 8,192          the status line
+finished lines ...                       in the terminal's own scrollback
+the unfinished end of the answer         drawn again whenever it changes
+[1 scene.png 320x240 -> 63 tokens]       chips
+> the line being typed
+miniature · context 32 of 8,192          the status line
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 from gemma_mlx.terminal.answering import speed
 from gemma_mlx.terminal.safe import visible_line
 
@@ -34,7 +36,7 @@ class Status:
         shown = ""
         for part in self._parts():
             longer = f"{shown}{SEPARATOR}{part}" if shown else part
-            if len(longer) > columns:
+            if cell_len(longer) > columns:
                 break
             shown = longer
         return shown or visible_line(self.activity or self.model)[:columns]
@@ -43,18 +45,18 @@ class Status:
         model = visible_line(self.model) + (" (miniature)" if self.miniature and self.model != "miniature" else "")
         parts = [self.activity, model]
         if self.context_tokens:
-            parts.append(f"context {self.used_tokens:,} of {self.context_tokens:,}")
+            parts.append(f"context {self.used_tokens:,}/{self.context_tokens:,}")
         if self.limit_bytes:
-            parts.append(f"memory {self.memory_bytes / 1e9:.2f} of {self.limit_bytes / 1e9:.2f} GB")
+            parts.append(f"{self.memory_bytes / 1e9:.2f}/{self.limit_bytes / 1e9:.2f} GB")
         if self.reply is not None:
             parts += _figures(self.reply)
         return [part for part in parts if part]
 
 
 def _figures(reply: Reply) -> list[str]:
-    figures = [speed(reply) or "", f"first after {reply.time_to_first_token_s:.2f} s"]
+    figures = [speed(reply) or "", f"first {reply.time_to_first_token_s:.2f} s"]
     if reply.reused_tokens:
-        figures.append(f"re-used {reply.reused_tokens:,} of {reply.prompt_tokens:,}")
-    if reply.drafted_tokens:
-        figures.append(f"{reply.accepted_tokens:,} of {reply.drafted_tokens:,} drafted")
+        figures.append(f"re-used {reply.reused_tokens:,}/{reply.prompt_tokens:,}")
+    if reply.draft_gain is not None:
+        figures.append(f"drafts {reply.draft_gain:.2f}x")
     return figures
