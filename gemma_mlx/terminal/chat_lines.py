@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gemma_mlx.errors import GemmaError, InputError, UsageError
 from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
 from gemma_mlx.terminal.commands import is_command, run_command
-from gemma_mlx.terminal.failures import Interrupt, report
+from gemma_mlx.terminal.failures import Interrupt, report, show_warnings_in_one_line
 from gemma_mlx.terminal.keyboard import CancelledLineError, ReadLine, piped_lines, typed_lines
 from gemma_mlx.terminal.media_commands import attach_file
 from gemma_mlx.terminal.output import Output, UnwritableError, is_terminal
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from gemma_mlx.inputs.media import MediaKind
     from gemma_mlx.tasks.conversation import Conversation
     from gemma_mlx.tasks.kept_chats import KeptChat
+    from gemma_mlx.terminal.loading import Teller
 
 T = TypeVar("T")
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
 
 
 def on_lines(
-    begin: Callable[[Output], Conversation], files: Sequence[tuple[MediaKind, Path]], max_tokens: int, quiet: bool
+    begin: Callable[[Teller], Conversation], files: Sequence[tuple[MediaKind, Path]], max_tokens: int, quiet: bool
 ) -> bool:
     """Holds the conversation that `begin` gives with `files` in the first message. Whether a piped line failed."""
     output = Output(quiet)
+    show_warnings_in_one_line(output)
     piped = not is_terminal(sys.stdin)
     if not piped:
         output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
@@ -176,4 +178,4 @@ class LineChat:
             self._output.say("there is no new answer; the old one stays")
 
     async def record(self, way: str) -> None:
-        raise UsageError("/mic needs the screen: start gemma-mlx chat in a terminal without --plain, or use /audio FILE")
+        raise UsageError("/mic needs the screen, a terminal without --plain; /audio FILE attaches a recording")
