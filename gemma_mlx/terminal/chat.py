@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import find_model
 from gemma_mlx.terminal import options as flag
-from gemma_mlx.terminal.failures import exit_codes, show_warnings_in_one_line
-from gemma_mlx.terminal.keyboard import piped_lines, typed_lines
+from gemma_mlx.terminal.failures import exit_codes
 from gemma_mlx.terminal.loading import Teller, load_gemma
-from gemma_mlx.terminal.output import Output, is_terminal
+from gemma_mlx.terminal.output import is_terminal
 from gemma_mlx.terminal.stdin import STDIN
 
 if TYPE_CHECKING:
@@ -81,39 +79,14 @@ def chat(
                 draft=draft,
             )
 
-        hold = _on_screen if _has_screen(plain) else _on_lines
+        if _has_screen(plain):
+            from gemma_mlx.terminal.screen.app import on_screen as hold
+        else:
+            from gemma_mlx.terminal.chat_lines import on_lines as hold
         sys.exit(1 if hold(begin, files, max_tokens, quiet) else 0)
-
-
-Begin = Callable[["Teller"], "Conversation"]
-Files = list[tuple["MediaKind", Path]]
 
 
 def _has_screen(plain: bool) -> bool:
     """Whether there is a terminal to draw on, and nobody asked for plain text."""
     wanted = not plain and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return wanted and is_terminal(sys.stdin) and is_terminal(sys.stdout)
-
-
-def _on_screen(begin: Begin, files: Files, max_tokens: int, quiet: bool) -> bool:
-    from gemma_mlx.terminal.keyboard import history
-    from gemma_mlx.terminal.screen.app import Screen
-
-    Screen(begin, files, history(), max_tokens, quiet).run()
-    return False
-
-
-def _on_lines(begin: Begin, files: Files, max_tokens: int, quiet: bool) -> bool:
-    """Whether a line of a pipe failed: whoever sent it learns that by the exit code."""
-    from gemma_mlx.terminal.chat_screen import ChatScreen
-
-    output = Output(quiet)
-    show_warnings_in_one_line(output)
-    piped = not is_terminal(sys.stdin)
-    if not piped:
-        output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
-    conversation = begin(output)
-    screen = ChatScreen(conversation, output, piped_lines() if piped else typed_lines(), max_tokens)
-    for kind, path in files:
-        output.note(conversation.attach(kind, path).label)
-    return screen.run() and piped

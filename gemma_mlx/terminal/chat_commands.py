@@ -116,7 +116,6 @@ async def reset(surface: Surface, name: str, rest: str) -> None:
     conversation = await surface.conversation()
     await surface.with_model(conversation.reset)
     surface.waiting.chips = []
-    surface.begin_chat()
     surface.note("everything is forgotten")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_mlx.terminal.chat_screen import HELP
+from gemma_mlx.terminal.commands import HELP
 from tests.terminal.conftest import Ended, Run
 
 

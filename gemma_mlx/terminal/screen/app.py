@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prompt_toolkit.history import History
+from prompt_toolkit.output import Output
 
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal.answering import cut_note
 from gemma_mlx.terminal.commands import is_command, run_command
 from gemma_mlx.terminal.failures import one_line_of, show_warnings_in_one_line
+from gemma_mlx.terminal.keyboard import history
 from gemma_mlx.terminal.media_commands import attach_file
 from gemma_mlx.terminal.safe import visible, visible_line
 from gemma_mlx.terminal.screen.answering import DIM, PLAIN, Streaming
@@ -43,6 +45,15 @@ ROWS_BELOW = 6
 """Left for the chips, the input line and the status line when the live area is drawn."""
 
 
+def on_screen(
+    begin: Callable[[Teller], Conversation], files: Sequence[tuple[MediaKind, Path]], max_tokens: int, quiet: bool
+) -> bool:
+    """Holds the conversation that `begin` gives with `files` in the first message. Whether there never was one."""
+    screen = Screen(begin, files, history(), max_tokens, quiet)
+    asyncio.run(screen.talk())
+    return screen.failed
+
+
 class Screen:
     """A `Surface` with an input line that is alive while the model loads and answers.
 
@@ -56,11 +67,13 @@ class Screen:
         history: History,
         max_tokens: int,
         quiet: bool,
+        output: Output | None = None,
     ) -> None:
         self.waiting = Waiting()
         self.kept: KeptChat | None = None
         self.device: int | None = None
         self.failed = False
+        """Whether the model could not be loaded."""
         self._begin, self._files, self._max_tokens, self._quiet = begin, files, max_tokens, quiet
         self._thread, self._hands = ModelThread(), ThreadPoolExecutor(2, thread_name_prefix="hands")
         self._status = Status()
@@ -77,15 +90,12 @@ class Screen:
             keys=key_bindings(self),
             completer=CommandCompleter(),
             history=history,
-            output=terminal_output(),
+            output=output or terminal_output(),
         )
         self._printer = Printer(self._session.app)
 
-    def run(self) -> None:
+    async def talk(self) -> None:
         """Holds the conversation until it is left."""
-        asyncio.run(self._run())
-
-    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop, self._loaded = loop, loop.create_future()
         show_warnings_in_one_line(Aside(loop, self))
@@ -231,7 +241,6 @@ class Screen:
         return self._streaming.live(columns, rows) if self._streaming is not None else ""
 
     def _error(self, error: BaseException) -> None:
-        self.failed = True
         self.show(f"error: {visible_line(one_line_of(error))}\n")
 
     # What goes on

@@ -1,0 +1,181 @@
+"""The chat as lines: taken from a pipe or typed one by one, answered as text that comes and stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gemma_mlx.errors import GemmaError, InputError, UsageError
+from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
+from gemma_mlx.terminal.commands import is_command, run_command
+from gemma_mlx.terminal.failures import Interrupt, report, show_warnings_in_one_line
+from gemma_mlx.terminal.keyboard import CancelledLineError, ReadLine, piped_lines, typed_lines
+from gemma_mlx.terminal.media_commands import attach_file
+from gemma_mlx.terminal.output import Output, UnwritableError, is_terminal
+from gemma_mlx.terminal.waiting import Message, Waiting
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from gemma_mlx.answer import Answer, Reply
+    from gemma_mlx.inputs.media import MediaKind
+    from gemma_mlx.tasks.conversation import Conversation
+    from gemma_mlx.tasks.kept_chats import KeptChat
+    from gemma_mlx.terminal.loading import Teller
+
+T = TypeVar("T")
+Ask = Callable[[Callable[[int, int], None]], "Answer"]
+
+
+def on_lines(
+    begin: Callable[[Teller], Conversation], files: Sequence[tuple[MediaKind, Path]], max_tokens: int, quiet: bool
+) -> bool:
+    """Holds the conversation that `begin` gives with `files` in the first message. Whether a piped line failed."""
+    output = Output(quiet)
+    show_warnings_in_one_line(output)
+    piped = not is_terminal(sys.stdin)
+    if not piped:
+        output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
+    chat = LineChat(begin(output), output, piped_lines() if piped else typed_lines(), max_tokens)
+    for kind, path in files:
+        asyncio.run(attach_file(chat, kind, path))
+    failed = chat.run()
+    return piped and failed
+
+
+class LineChat:
+    """A `Surface` on which one thing happens after the other: a command or an answer ends before the next line is read.
+
+    What fails is told in one line, and the conversation goes on.
+    """
+
+    def __init__(self, conversation: Conversation, output: Output, read_line: ReadLine, max_tokens: int) -> None:
+        self.waiting = Waiting()
+        self.kept: KeptChat | None = None
+        self.device: int | None = None
+        self._conversation = conversation
+        self._output = output
+        self._read_line = read_line
+        self._max_tokens = max_tokens
+        self._failed = False
+        self._typed = ""  # what stands in the line before anything is typed
+        self._leaving = False
+
+    def run(self) -> bool:
+        """Returns whether anything failed."""
+        cancelled = False
+        while not self._leaving:
+            try:
+                typed, self._typed = self._typed, ""
+                line = self._read_line(typed).strip()
+            except EOFError:
+                break
+            except CancelledLineError as cancel:
+                if cancel.empty and cancelled:
+                    break
+                cancelled = cancel.empty
+                if cancelled:
+                    self._output.say("Ctrl-C once more, Ctrl-D or /quit leaves")
+                continue
+            except InputError as error:
+                self._failed = True
+                report(error)
+                continue
+            cancelled = False
+            if line:
+                self._take(line)
+        return self._failed
+
+    def _take(self, line: str) -> None:
+        try:
+            if is_command(line):
+                asyncio.run(run_command(self, line))
+            else:
+                self._send(self.waiting.take(line))
+        except UnwritableError:
+            raise
+        except GemmaError as error:
+            self._failed = True
+            report(error)
+
+    def _send(self, message: Message) -> None:
+        conversation = self._conversation
+        conversation.waiting = [*message.media]
+        try:
+            kept = self._answer(lambda progress: conversation.ask(message.text, progress))
+        except GemmaError:
+            self._put_back(message)
+            raise
+        if not kept:
+            self._put_back(message)
+            self._output.say("there is no answer yet; the message was not kept, and waits to be sent again")
+
+    def _put_back(self, message: Message) -> None:
+        self.waiting.chips = [*message.media, *self.waiting.chips]
+        self._typed = message.text
+
+    def _answer(self, ask: Ask) -> bool:
+        """Shows the answer that `ask` gives; False where it was stopped before its first word."""
+        output = self._output
+        with Interrupt() as interrupt:
+            answer = ask(prefill_progress(output, interrupt))
+            try:
+                show_answer(answer, output, interrupt)
+            except KeyboardInterrupt:
+                output.clear_status()
+        reply = answer.reply
+        if not self._conversation.keep(reply):
+            return False
+        if note := cut_note(reply, self._max_tokens):
+            output.note(note)
+        output.note(self._gauge(reply))
+        return True
+
+    def _gauge(self, reply: Reply) -> str:
+        used_tokens = reply.prompt_tokens + reply.generated_tokens
+        told = [
+            f"re-used {reply.reused_tokens:,} of {reply.prompt_tokens:,} tokens",
+            speed(reply),
+            f"context {used_tokens:,} of {self._conversation.context_tokens:,}",
+        ]
+        return ", ".join(figure for figure in told if figure)
+
+    # What a command may do here
+
+    @property
+    def busy(self) -> bool:
+        return False
+
+    async def conversation(self) -> Conversation:
+        return self._conversation
+
+    def note(self, line: str) -> None:
+        self._output.note(line)
+
+    def say(self, line: str) -> None:
+        self._output.say(line)
+
+    def draw(self, picture: Image.Image) -> None:
+        """Lines have no pictures."""
+
+    def put(self, text: str) -> None:
+        self._typed = text
+
+    def leave(self) -> None:
+        self._leaving = True
+
+    async def apart(self, job: Callable[[], T]) -> T:
+        return job()
+
+    async def with_model(self, job: Callable[[], T]) -> T:
+        return job()
+
+    async def answer_again(self) -> None:
+        if not self._answer(self._conversation.retry):
+            self._output.say("there is no new answer; the old one stays")
+
+    async def record(self, way: str) -> None:
+        raise UsageError("/mic needs the screen, a terminal without --plain; /audio FILE attaches a recording")
