@@ -155,7 +155,7 @@ class ChatScreen:
         )
 
     def _set_thinking(self, text: str) -> None:
-        if text.isdecimal() and text.isascii():
+        if text.isdecimal() and text.isascii() and len(text) < 10:
             self._conversation.thinking = int(text)
         elif text in ("on", "off"):
             self._conversation.thinking = text == "on"
