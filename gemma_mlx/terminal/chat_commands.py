@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def think(surface: Surface, name: str, rest: str) -> None:
-    if rest not in ("on", "off") and not (rest.isdigit() and int(rest)):
+    if rest not in ("on", "off") and not (rest.isdecimal() and rest.isascii() and len(rest) < 10 and int(rest)):
         raise UsageError(f"/think takes on, off or the most tokens of thought, not {rest!r}")
     conversation = await surface.conversation()
     conversation.thinking = int(rest) if rest.isdigit() else rest == "on"
