@@ -14,7 +14,7 @@ from tests.terminal.screen.markdown.drawing import SGR, draw
 
 SOURCES = {
     "python": 'def f(x):\n    """doc\n    if not code: 1\n    """\n    return f"{x} #"  # y\n@dec\nclass A: pass\n',
-    "c": '/* one\n   int two\n */ int x; // 3\n#define A \\\n  1 /* x */\nchar *s = "/*";\n/* a */ /* b\n c */ int z;\n',
+    "c": '/* one\n   int two\n */ int x; // 3\n#define A \\\n  1 /* x */\ns = "/*";\n/* a */ /* b\n c */ int z;\n',
     "javascript": "const a = `x ${b}\nif (c) d\n`; /* e\n var f\n*/ var g = /[/*]/;\n",
     "go": "var a = `raw\nif x\n`\nfunc main() { /* a\nreturn */ return }\n",
     "rust": '/* a /* b */\n fn c */ fn main() { let s = "a\nfn b"; }\n',
