@@ -80,6 +80,14 @@ def test_a_lexer_that_fails_leaves_the_text_without_colours(monkeypatch: pytest.
     assert CodeLines("python", 80).add("x = 1", ends=True) == [[("x = 1", Style.null())]]
 
 
+def test_a_lexer_that_drops_characters_leaves_the_text_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropping(self: CodeLines, *_: object) -> Line:
+        return [("x ", Style.null()), ("1", Style(bold=True))]
+
+    monkeypatch.setattr(CodeLines, "_lexed", dropping)
+    assert CodeLines("python", 80).add("x = 1", ends=True) == [[("x = 1", Style.null())]]
+
+
 @pytest.mark.parametrize("language", ["", "nothing-known", "\x1b[31m", "c\x9b", "../../etc", "{.python}", "p" * 5_000])
 def test_any_language_is_drawn(language: str) -> None:
     assert "x = 1\n" in draw(f"```{language}\nx = 1\n```\n")

@@ -21,6 +21,7 @@ from tests.terminal.screen.markdown.drawing import SGR, draw
         ("[**a**](b) [](c) [d]", "a (b) c [d]"),
         ("[a](javascript:b)", "[a](javascript:b)"),
         ("![a *cat*](c.png) ![](d.png)", "a cat d.png"),
+        ("![a\nb](c)", "a b"),
         ("$a_1 * b_2 * c$ and \\(x * y * z\\) and $$p_a q_b$$", "$a_1 * b_2 * c$ and \\(x * y * z\\) and $$p_a q_b$$"),
         ("$5 *and* $6 \\$7 \\*x\\*", "$5 and $6 $7 *x*"),
         ("a<br>b<BR />c <i>d</i>", "a\nb\nc <i>d</i>"),

@@ -160,6 +160,13 @@ def test_lines_of_a_long_paragraph_are_given_as_soon_as_the_next_has_begun() -> 
     assert "**" not in stream.feed("bold** " + "more " * 20)
 
 
+@pytest.mark.parametrize("start", ["", "a | b ", "- a | b ", "a\n> | "])
+def test_a_long_line_of_prose_has_no_breaks_but_those_of_the_window(start: str) -> None:
+    drawn = draw(start + "word " * 1_000, 80, pieces=[11])
+    assert "".join(drawn.split()).count("word") == 1_000
+    assert all(len(line) > 70 for line in drawn.splitlines()[1:-1])
+
+
 def test_an_open_mark_holds_no_more_than_its_limit_back() -> None:
     stream = MarkdownStream(80, colour=False)
     out = stream.feed("**" + "never closed " * 500)
@@ -222,22 +229,22 @@ def chars_read_per_char(start: str, unit: str, size: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("start", "unit", "most"),
+    ("start", "unit", "size", "most"),
     [
-        ("", "Words of a paragraph with a *mark* and `code` in it, and on. ", 12),
-        ("", "It costs $5 and **never closed, ", 60),
-        ("", "- an `item` of a list that is wrapped over two lines, because it has many words\n", 12),
-        ("| a | b |\n|---|---|\n", "| some | *words* |\n", 100),
-        ("```python\n", "for i in range(9): print(i)  # on and on\n", 6),
-        ("```python\n", "x = [1, 2, 3] + ", 60),
-        ("", "no_space_at_all", 80),
+        ("", "Words of a paragraph with a *mark* and `code` in it, and on. ", 5_000, 12),
+        ("", "It costs $5 and **never closed, ", 3_000, 60),
+        ("", "- an `item` of a list that is wrapped over two lines, because it has many words\n", 5_000, 12),
+        ("| a | b |\n|---|---|\n", "| some | *words* |\n", 6_000, 100),
+        ("```python\n", "for i in range(9): print(i)  # on and on\n", 5_000, 6),
+        ("```python\n", "x = [1, 2, 3] + ", 2_000, 60),
+        ("", "no_space_at_all", 2_000, 80),
     ],
     ids=["prose", "open mark", "list", "table", "code", "one line of code", "one word"],
 )
 def test_the_work_of_a_token_does_not_grow_with_the_answer(
-    start: str, unit: str, most: float, monkeypatch: pytest.MonkeyPatch
+    start: str, unit: str, size: int, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = (chars_read_per_char(start, unit, size, monkeypatch) for size in (2_000, 6_000))
+    first, second = (chars_read_per_char(start, unit, chars, monkeypatch) for chars in (size, 3 * size))
     assert second < 1.25 * first
     assert second < most
 
