@@ -97,7 +97,8 @@ Next line.
 
 @given(MARKDOWN | ANY_TEXT, st.lists(st.integers(1, 9), min_size=1, max_size=30), st.sampled_from([10, 33, 80]))
 @example(SAMPLE, [1], 30)
-@example("x" * 2_000 + "\r\n", [1], 80)
+@example("a\rb\r\nc\r", [1], 80)
+@example("# " + "x" * 998 + "\r\n", [1], 80)
 @example("```\n" + "x" * 4_100 + "\r\n```", [7], 10)
 @settings(max_examples=150, deadline=None)
 def test_the_cutting_into_pieces_changes_nothing(text: str, pieces: list[int], width: int) -> None:
@@ -120,6 +121,8 @@ def test_no_line_is_wider_than_the_window_and_no_control_byte_gets_out(text: str
 
 
 @given(MARKDOWN, st.integers(0, 400), st.integers(1, 12))
+@example("- a\n\n  bb", 9, 5)
+@example("> - x " + "word " * 50, 200, 5)
 @settings(max_examples=100, deadline=None)
 def test_the_tail_is_what_would_follow_if_the_text_ended_there(text: str, cut: int, max_lines: int) -> None:
     stream = MarkdownStream(40)
