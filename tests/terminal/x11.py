@@ -39,8 +39,10 @@ def virtual_screen(folder: Path) -> Iterator[VirtualScreen]:
     assert XVFB is not None
     reading, writing = os.pipe()
     size = f"{WIDTH_PX}x{HEIGHT_PX}x24"
-    command = [XVFB, "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-fbdir", str(folder)]
-    server = subprocess.Popen(command, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [XVFB, "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-noreset", "-fbdir"]
+    server = subprocess.Popen(
+        [*command, str(folder)], pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as numbers:

@@ -28,6 +28,7 @@ _START = re.compile(r"(?<!\S)['\"]?(?:/|~|\.{1,2}/|file:)")
 _QUOTED = r"'(?P<single>[^']*)'|\"(?P<double>(?:\\.|[^\"\\])*)\""
 _PIECE = re.compile(rf"{_QUOTED}|\\(?P<escaped>.)|(?P<plain>[^\s\\'\"]+)", re.S)
 _ESCAPE_IN_QUOTES = re.compile(r"\\([\\\"$`])")
+_LINE_END = re.compile(r"[\r\n]")
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.I | re.S)  # of this machine
 _AFTER_A_NAME = ".,;:!?)]}>"
 
@@ -46,7 +47,6 @@ def dropped_paths(pasted: str) -> Dropped | None:
     Names count that are absolute or begin with `~`, `./` or `../`, and file URLs of this machine. They may hold control
     characters.
     """
-    pasted = pasted.replace("\r\n", "\n").replace("\r", "\n")
     kept: list[str] = []
     paths: list[Path] = []
     after_last = search_from = 0
@@ -61,7 +61,10 @@ def dropped_paths(pasted: str) -> Dropped | None:
             paths.append(path)
             kept.append(pasted[after_last : start.start()].rstrip(" "))
             after_last = search_from = end
-    return Dropped("".join([*kept, pasted[after_last:]]).strip(), tuple(paths)) if paths else None
+    if not paths:
+        return None
+    text = "".join([*kept, pasted[after_last:]]).replace("\r\n", "\n").replace("\r", "\n")
+    return Dropped(text.strip(), tuple(paths))
 
 
 def _file_at(text: str, at: int) -> tuple[Path, int] | None:
@@ -76,7 +79,7 @@ def _file_at(text: str, at: int) -> tuple[Path, int] | None:
 def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
     """What the name at `at` may be, and where it ends: the rest of its line, a word of a shell, one in a sentence."""
     window = text[at : at + 2 * MAX_NAME_CHARS]
-    line = window.partition("\n")[0].rstrip()
+    line = _LINE_END.split(window, 1)[0].rstrip()
     yield line, at + len(line)
     word, end = "", 0
     while piece := _PIECE.match(window, end):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -31,20 +32,30 @@ def offer(x_screen: VirtualScreen) -> Iterator[Offer]:
 
     def put(kind: str, content: bytes) -> None:
         command = ["xclip", "-quiet", "-selection", "clipboard", "-t", kind, "-i"]
-        owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         owners.append(owner)
         assert owner.stdin is not None
-        assert owner.stderr is not None
         owner.stdin.write(content)
         owner.stdin.close()
-        owner.stderr.readline()  # "Waiting for selection requests": it has become the owner
+        _wait_for(lambda: kind.encode() in _held("TARGETS").split())
 
     yield put
     for owner in owners:
         owner.kill()
         owner.wait()
-        assert owner.stderr is not None
-        owner.stderr.close()
+
+
+def _held(kind: str) -> bytes:
+    command = ["xclip", "-selection", "clipboard", "-o", "-t", kind]
+    return subprocess.run(command, capture_output=True).stdout
+
+
+def _wait_for(true: Callable[[], bool]) -> None:
+    """xclip returns a moment before the clipboard is its own."""
+    end_s = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
 
 
 def _bytes(kind: str) -> bytes:
@@ -80,10 +91,9 @@ def test_text_goes_to_the_clipboard_and_stays(x_screen: VirtualScreen) -> None:
         pytest.skip("needs xclip, which .ci/tools installs")
     text = "naïve 日本\n" * 20_000
     copy_text(text)
-    command = ["xclip", "-selection", "clipboard", "-o"]
-    assert subprocess.run(command, capture_output=True, check=True).stdout.decode() == text
+    _wait_for(lambda: _held("UTF8_STRING").decode() == text)
     copy_text("a \udcff")
-    assert subprocess.run(command, capture_output=True, check=True).stdout == b"a ?"
+    _wait_for(lambda: _held("UTF8_STRING") == b"a ?")
 
 
 def test_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
