@@ -28,24 +28,28 @@ def export_chat(name: str, turns: Sequence[Turn], path: Path, *, force: bool = F
     it cannot be written.
     """
     write = {".md": _markdown, ".json": _json}.get(path.suffix.lower())
-    media = path.with_name(path.name + MEDIA_ENDING)
     if write is None:
         raise UsageError(f"{path.name} ends in neither .md nor .json; name the file by what it shall be")
     if not turns:
         raise UsageError("nothing was said in this chat yet; there is nothing to export")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} for {path.name}; make it, or name another file")
-    for place in () if force else (path, media):
-        if place.exists() or place.is_symlink():
-            raise UsageError(f"{place} is there already; name another file, or write over it with --force")
-    files = _Files(media)
+    files = _Files(path.with_name(path.name + MEDIA_ENDING))
     try:
+        _check_target(path, files.folder, force)
         text = "".join(write(name, turns, files))
         with replacing(path) as stream:
             stream.write(text.encode("utf-8", "replace"))
     except OSError as error:
+        files.remove()
         raise GemmaError(f"cannot write {path} ({error.strerror or error}); free space or name another file") from error
     return files.notes
+
+
+def _check_target(path: Path, media_folder: Path, force: bool) -> None:
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} for {path.name}; make it, or name another file")
+    for place in () if force else (path, media_folder):
+        if place.exists() or place.is_symlink():
+            raise UsageError(f"{place} is there already; name another file, or write over it with --force")
 
 
 class _Files:
@@ -53,7 +57,7 @@ class _Files:
 
     def __init__(self, folder: Path) -> None:
         self.notes: list[str] = []
-        self._folder = folder
+        self.folder = folder
         self._copied: dict[str, str] = {}
 
     def copy(self, item: Attached) -> str | None:
@@ -62,12 +66,19 @@ class _Files:
             data = self.read(item)
             if data is None:
                 return None
-            self._folder.mkdir(exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
             name = f"{len(self._copied) + 1}{item.suffix}"
-            with replacing(self._folder / name) as stream:
+            with replacing(self.folder / name) as stream:
                 stream.write(data)
-            self._copied[item.digest] = f"{quote(self._folder.name)}/{name}"
+            self._copied[item.digest] = f"{quote(self.folder.name)}/{name}"
         return self._copied[item.digest]
+
+    def remove(self) -> None:
+        """Takes the copies away again, and the folder where nothing else is in it."""
+        with suppress(OSError):
+            for link in self._copied.values():
+                (self.folder / Path(link).name).unlink()
+            self.folder.rmdir()
 
     def read(self, item: Attached) -> bytes | None:
         """The bytes of `item`; None where it is gone."""

@@ -23,15 +23,15 @@ def opened(gemma: Gemma, *, resume: bool = True, **asked: object) -> tuple[Conve
     return kept_conversation(gemma, kept_chat(Chosen(resume=resume)), Settings(**asked), max_tokens=FEW)  # type: ignore[arg-type]
 
 
-def begun(gemma: Gemma, picture: Path, **asked: object) -> Conversation:
-    """A chat with a picture of a file, one of none, and a recording, and the window full."""
+def begun(gemma: Gemma, picture: Path, filler: str = "", **asked: object) -> Conversation:
+    """A chat with a picture of a file, one of none, and a recording."""
     conversation, _ = opened(gemma, resume=False, **asked)
     conversation.attach("image", picture)
-    say(conversation, FILLER + "What is this?")
+    say(conversation, filler + "What is this?")
     conversation.detail = 140
     conversation.attach("image", Image.new("RGB", (200, 100), (1, 99, 7)), "screenshot")
     conversation.attach("audio", (np.sin(np.arange(30_001) / 9).astype(np.float32) * 1.2, 44_100), "recording")
-    say(conversation, FILLER + "And this?")
+    say(conversation, filler + "And this?")
     return conversation
 
 
@@ -39,7 +39,7 @@ def begun(gemma: Gemma, picture: Path, **asked: object) -> Conversation:
 def test_a_resumed_chat_goes_on_as_if_it_had_not_been_left(
     miniature: Gemma, picture: Path, cache: str, own_home: Path
 ) -> None:
-    chat = begun(miniature, picture, system="Be brief.")
+    chat = begun(miniature, picture, FILLER, system="Be brief.")
     left = [(item.digest, item.label, item.detail) for turn in chat.turns for item in turn.attached]
     whole = say(chat, "What is 2 + 3?")
     chat.undo()
