@@ -26,8 +26,8 @@ class Watched:
     def undrafted_s(self) -> float | None:
         return self.rule.undrafted_s
 
-    def needs_costs(self) -> bool:
-        return self.rule.needs_costs()
+    def needs_costs(self, *, drafter: bool) -> bool:
+        return self.rule.needs_costs(drafter=drafter)
 
     def start(self, costs: Costs) -> None:
         self.rule.start(costs)

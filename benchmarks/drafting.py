@@ -132,7 +132,7 @@ class Bench:
         return {
             "kind": kind,
             "prompt_tokens": len(prompt),
-            "draft_s": min(costs.draft_s for costs in found) if gemma.drafter else None,
+            "draft_s": min((costs.draft_s for costs in found if costs.draft_s is not None), default=None),
             "verify_s": [min(times) for times in zip(*(costs.verify_s for costs in found), strict=True)],
         }
 

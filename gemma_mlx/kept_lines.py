@@ -27,8 +27,8 @@ class KeptLines:
         try:
             if restart:
                 os.ftruncate(self._descriptor, 0)
-            self.found = self._read(path)
-            """What the lines hold; one that is no object of JSON is passed over."""
+            self.found, self.passed_over = parsed_lines(self._read(path))
+            """What the lines hold, and how many are no object of JSON."""
         except BaseException:
             self.close()
             raise
@@ -49,17 +49,23 @@ class KeptLines:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def _read(self, path: Path) -> list[dict[str, Any]]:
+    def _read(self, path: Path) -> bytes:
         """What is there already. What a killed process left of a line is cut off."""
         written = path.read_bytes()
         whole = written[: written.rfind(b"\n") + 1]
         if len(whole) < len(written):
             os.ftruncate(self._descriptor, len(whole))
-        values = []
-        for line in whole.splitlines():
-            with suppress(ValueError):
-                values.append(json.loads(line))
-        return [value for value in values if isinstance(value, dict)]
+        return whole
+
+
+def parsed_lines(whole: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The objects in lines of JSON, and how many lines hold something else."""
+    lines, values = whole.split(b"\n"), []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            values.append(json.loads(line))
+    objects = [value for value in values if isinstance(value, dict)]
+    return objects, len([line for line in lines if line]) - len(objects)
 
 
 def _open_alone(path: Path) -> int:

@@ -6,9 +6,11 @@ import json
 import math
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -324,3 +326,14 @@ def test_an_answer_that_is_closed_late_leaves_the_next_one_alone(miniature: Gemm
 def test_a_session_of_another_model_is_refused(miniature: Gemma) -> None:
     with pytest.raises(UsageError, match="another model"):
         miniature.stream(HELLO, session=load(miniature.folder).session())
+
+
+def test_memory_is_what_mlx_holds_and_can_be_asked_from_another_thread(miniature: Gemma) -> None:
+    mx.clear_cache()
+    before = miniature.memory()
+    assert before.limit_bytes == miniature.plan.limit_bytes
+    held = mx.zeros((8 << 20,), dtype=mx.uint8)
+    mx.eval(held)
+    with ThreadPoolExecutor(1) as pool:
+        now = pool.submit(miniature.memory).result()
+    assert held.nbytes <= now.used_bytes - before.used_bytes < 2 * held.nbytes

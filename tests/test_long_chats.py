@@ -51,7 +51,7 @@ def test_twelve_turns_with_two_pictures_and_thinking_compute_only_what_is_new(mi
             assert new == len(prompt) - len(history)
         assert new <= len(prompt) - len(history)
         computed, cold = computed + new, cold + len(prompt)
-        asked = [*chat.messages, chat._asked]
+        asked = [*chat.messages, chat._asked.message]
         history = list(miniature.prompts.build(asked, thinking=True, add_generation_prompt=False).ids)
         cached = prompt + list(reply.tokens)
         assert chat.keep(reply)

@@ -34,14 +34,20 @@ class Drafter(Protocol):
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one draft step, and of a pass over 1, 2, ... MAX_DEPTH + 1 rows with their logits."""
+    """Seconds of one draft step, and of a pass over 1, 2, ... MAX_DEPTH + 1 rows with their logits.
 
-    draft_s: float
+    Without a drafter there is nothing known of its step.
+    """
+
+    draft_s: float | None
     verify_s: tuple[float, ...]
 
     def round_s(self, source: Source, depth: int) -> float:
         """Seconds of drafting `depth` tokens and checking them. Looking up takes no time worth counting."""
-        return self.verify_s[depth] + (depth * self.draft_s if source == "mtp" else 0.0)
+        if source == "lookup":
+            return self.verify_s[depth]
+        assert self.draft_s is not None
+        return self.verify_s[depth] + depth * self.draft_s
 
 
 def measure_costs(
@@ -60,7 +66,7 @@ def measure_costs(
         found[rows] = _timed(partial(_pass, model, caches, rows))
         if found[rows] < budget_s / len(_ORDER):
             found[rows] = min(found[rows], _timed(partial(_pass, model, caches, rows)))
-    draft_s = 0.0
+    draft_s = None
     if drafter is not None:
         hidden = mx.zeros((1, 1, model.embed_tokens(mx.array([[0]])).shape[-1]), dtype=model.dtype)
         draft_s = min(_timed(lambda: drafter.step(mx.array([[0]]), hidden, caches)) for _ in range(3))

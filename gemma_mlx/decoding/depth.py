@@ -123,6 +123,14 @@ class RoundTimes:
             return self._tried[source, depth][1]
         return self._measured.round_s(source, depth) + self._plain_s - self._measured.verify_s[0]
 
+    def knows(self, source: Source) -> bool:
+        """Whether the costs of drafts from `source` have been measured."""
+        return source == "lookup" or self._measured.draft_s is not None
+
+    def measured(self, costs: Costs) -> None:
+        """Passes were measured once more; what rounds really took stays."""
+        self._measured = costs
+
     def believe(self, plain_s: float) -> None:
         """An undrafted round takes `plain_s`, whatever was known."""
         self._plain_s = plain_s
@@ -166,7 +174,7 @@ class FixedDepth:
     def __init__(self, depth: int) -> None:
         self._depth = depth
 
-    def needs_costs(self) -> bool:
+    def needs_costs(self, *, drafter: bool) -> bool:
         return False
 
     def start(self, costs: Costs) -> None:
@@ -191,8 +199,9 @@ class DepthController:
         self._rounds_since_plain = 0
         self._quick_s: list[float] = []
 
-    def needs_costs(self) -> bool:
-        return self._times is None
+    def needs_costs(self, *, drafter: bool) -> bool:
+        """Whether anything is to be measured first; with a `drafter`, also how long one step of it takes."""
+        return self._times is None or (drafter and not self._times.knows("mtp"))
 
     @property
     def undrafted_s(self) -> float | None:
@@ -203,7 +212,10 @@ class DepthController:
         return None if self._times is None else self._times.seconds(None, 0)
 
     def start(self, costs: Costs) -> None:
-        """From now on it can choose."""
+        """From now on it can choose among what `costs` tell of."""
+        if self._times is not None:
+            self._times.measured(costs)
+            return
         self._times = RoundTimes(costs)
         self._balance_s = BALANCE_TOKENS * costs.verify_s[0]
 
@@ -211,6 +223,7 @@ class DepthController:
         """The plan for a round in which `offers` can be drafted; asking changes nothing."""
         if self._times is None:
             return Plan()
+        offers = [offer for offer in offers if self._times.knows(offer.source)]
         best = self._best(offers)
         if not offers or self._balance_s < 0:
             return Plan(token_s=best.token_s)

@@ -61,13 +61,14 @@ def prepare_media(
     """The picture, sound or video of `part`, whose type is in `MEDIA_TYPES`. InputError where it cannot be read.
 
     A picture takes at most `max_soft_tokens`, each frame of a video at most `max_frame_tokens` (the usual for "auto").
+    The part's `name`, where it has one, stands in the label in place of the file's.
     """
     kind, source = MEDIA_TYPES[part["type"]], _source(part)
     if isinstance(source, Media):
         if source.kind != kind:
             raise InputError(f"{source.label!r} was prepared as {source.kind}; attach it in a part of that type")
         return source
-    name = source.name if isinstance(source, Path) else ""
+    name = str(part.get("name") or (source.name if isinstance(source, Path) else ""))
     if kind == "image":
         return _image(source, name or "picture", max_soft_tokens)
     if kind == "video":
@@ -83,7 +84,7 @@ def prepare_media(
 def _image(source: Any, name: str, max_soft_tokens: Budget) -> Media:
     upright = open_image(source)
     image = patches_of(upright, auto_budget(upright) if max_soft_tokens == "auto" else max_soft_tokens)
-    label = f"{name} {image.width_px}x{image.height_px} -> {image.soft_tokens} tokens"
+    label = f"{name} {image.width_px}x{image.height_px} -> {image.soft_tokens:,} tokens"
     return Media("image", image, label, _digest("image", image.patches, image.positions))
 
 

@@ -20,9 +20,13 @@ class TextPart(TypedDict):
     text: str
 
 
-class ImagePart(TypedDict):
+class _ImageFields(TypedDict):
     type: Literal["image"]
     image: Path | str | bytes | BinaryIO | Image.Image | Media
+
+
+class ImagePart(_ImageFields, total=False):
+    name: str  # for a person, of what is no file
 
 
 class ImageUrl(TypedDict):
@@ -34,9 +38,13 @@ class ImageUrlPart(TypedDict):
     image_url: ImageUrl
 
 
-class AudioPart(TypedDict):
+class _AudioFields(TypedDict):
     type: Literal["audio"]
     audio: Path | str | bytes | BinaryIO | tuple[NDArray[Any], int] | Media
+
+
+class AudioPart(_AudioFields, total=False):
+    name: str  # for a person, of what is no file
 
 
 class InputAudio(TypedDict, total=False):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gemma_mlx import __version__
+from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.terminal import bench
 from gemma_mlx.terminal.ask import ask
 from gemma_mlx.terminal.bench_ocr import ocr
@@ -21,6 +23,15 @@ from gemma_mlx.terminal.output import hold_closed_descriptors, use_utf8, write_s
 from gemma_mlx.terminal.plan import plan
 from gemma_mlx.terminal.transcribe import transcribe
 
+_ParserError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+"""What any wrong usage raises in the parser, which typer brings along and does not name."""
+
+
+def _asks_for_json(args: list[str]) -> bool:
+    """Whether a verb with these arguments prints JSON, and so tells in JSON what went wrong."""
+    flags = args[: args.index("--")] if "--" in args else args
+    return "--json" in flags or "--format=jsonl" in flags or ("--format", "jsonl") in pairwise(flags)
+
 
 def _print_help(context: typer.Context, _option: object, asked: bool) -> None:
     if asked:
@@ -29,7 +40,19 @@ def _print_help(context: typer.Context, _option: object, asked: bool) -> None:
 
 
 class _Command(TyperCommand):
-    """A verb whose --help meets a full disk and a closed pipe as answers do."""
+    """A verb whose --help meets a full disk and a closed pipe as answers do, and wrong usage under --json is JSON."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        as_json = _asks_for_json(args)
+        try:
+            return super().parse_args(ctx, args)
+        except (_ParserError, GemmaError) as error:
+            if not as_json:
+                raise
+            with exit_codes(as_json):
+                if isinstance(error, GemmaError):
+                    raise
+                raise UsageError(f"{error.format_message().rstrip('.')}; see {ctx.command_path} --help") from None
 
     def get_help_option(self, ctx: Any) -> Any:
         return _through_write_stdout(super().get_help_option(ctx))

@@ -6,13 +6,35 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
 
-_STILL = [".png", ".jpg", ".jpeg", ".jpe", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif", ".jp2"]
-_RARE = [".j2k", ".ppm", ".pgm", ".pbm", ".ico", ".icns"]
-_MOVING = [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"]
-PICTURE_AND_VIDEO_SUFFIXES = frozenset([*_STILL, *_RARE, *_MOVING])
+if TYPE_CHECKING:
+    from gemma_mlx.inputs.media import MediaKind
+
+PICTURE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jpe", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif", ".jp2",
+     ".j2k", ".ppm", ".pgm", ".pbm", ".ico", ".icns")
+)  # fmt: skip
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".3gp")
+)  # fmt: skip
+SOUND_SUFFIXES = frozenset(
+    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".m4b", ".aac", ".aif", ".aiff", ".caf", ".wma",
+     ".amr", ".ac3")
+)  # fmt: skip
+PICTURE_AND_VIDEO_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def media_kind(path: Path) -> MediaKind | None:
+    """What the ending of `path` says that it holds; None where that is nothing the model sees or hears."""
+    suffix = path.suffix.lower()
+    if suffix in PICTURE_SUFFIXES:
+        return "image"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    return "audio" if suffix in SOUND_SUFFIXES else None
 
 
 def named_files(names: Sequence[str], suffixes: frozenset[str]) -> list[str]:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gemma_mlx.errors import UsageError
+from gemma_mlx.terminal.input_files import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from gemma_mlx.terminal.stdin import STDIN
 
-SUFFIXES = frozenset(
-    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".m4b", ".aac", ".aif", ".aiff", ".caf", ".wma",
-     ".amr", ".ac3", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".3gp")
-)  # fmt: skip
+SUFFIXES = SOUND_SUFFIXES | VIDEO_SUFFIXES | {".ts"}
 """What is taken of a folder; a file named by itself may have any name."""
 
 

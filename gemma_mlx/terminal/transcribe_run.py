@@ -103,7 +103,7 @@ class TranscribeRun:
 
     def live(self) -> None:
         """Transcribes the microphone until Ctrl-C; what was said until then is written."""
-        from gemma_mlx.terminal.microphone import microphone_blocks
+        from gemma_mlx.terminal.capture.microphone import microphone_blocks
 
         with Interrupt() as interrupt:
             blocks = microphone_blocks(lambda: interrupt.asked)

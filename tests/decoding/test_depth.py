@@ -42,7 +42,7 @@ def speed(
     """
     draw = random.Random(5)
     brought, took, plain_rounds = [], [], 0
-    if rule.needs_costs():
+    if rule.needs_costs(drafter=True):
         rule.start(costs)
     for index in range(ROUNDS):
         plan = rule.choose([Offer("mtp", MAX_DEPTH)])
@@ -180,6 +180,21 @@ def test_without_an_offer_nothing_is_drafted() -> None:
     rule = DepthController()
     rule.start(COSTS["flat"])
     assert rule.choose([]).depth == 0
+
+
+def test_the_step_of_a_drafter_that_comes_later_is_measured_then() -> None:
+    rule = DepthController()
+    assert (rule.undrafted_s, rule.needs_costs(drafter=False)) == (None, True)
+    rule.start(Costs(None, (1.0,) * 9))
+    for _ in range(60):
+        rule.record(Plan(), 0, 1.1, steady=True)
+    offers = [Offer("mtp", MAX_DEPTH)]
+    assert (rule.needs_costs(drafter=False), rule.needs_costs(drafter=True)) == (False, True)
+    assert rule.choose(offers).depth == 0  # nothing is known of what it would take
+    rule.start(Costs(0.05, (1.0,) * 9))
+    assert not rule.needs_costs(drafter=True)
+    assert rule.undrafted_s == pytest.approx(1.1, rel=0.01)  # what rounds took counts, not what was measured first
+    assert rule.choose(offers).offer == offers[0]
 
 
 def test_asking_changes_nothing() -> None:

@@ -78,3 +78,13 @@ def test_a_long_context_takes_no_longer_to_look_into() -> None:
         return time.perf_counter() - started
 
     assert min(seconds(100_000) for _ in range(3)) < 20 * min(seconds(1_000) for _ in range(3))
+
+
+@given(st.lists(st.integers(0, 3), max_size=40), st.lists(st.integers(0, 3), max_size=12), st.integers(0, 40))
+def test_what_is_not_kept_leaves_no_trace(ids: list[int], later: list[int], count: int) -> None:
+    lookup = PromptLookup(ids, lambda index: True)
+    lookup.extend(later)
+    lookup.keep(min(count, len(ids)))
+    lookup.extend(later)
+    assert lookup.propose(8) == propose([*ids[:count], *later])
+    assert vars(lookup)["_latest"] == vars(PromptLookup([*ids[:count], *later], lambda index: True))["_latest"]

@@ -10,7 +10,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from gemma_mlx.config import Config
 from gemma_mlx.decoding.costs import measure_costs
 from gemma_mlx.decoding.depth import DepthController, FixedDepth
 from gemma_mlx.decoding.generate import Token, generate, settle
@@ -21,10 +20,8 @@ from gemma_mlx.decoding.session import Session
 from gemma_mlx.decoding.speculate import Drafting, speculate
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.gemma4 import Gemma4
-from gemma_mlx.weights import load_model
 from tests.decoding.drafters import NoisyCopy, RandomDrafter
 from tests.decoding.test_session import picture
-from tests.golden.cases import TINY
 
 VOCAB = 128
 PROMPT = [2, 5, 9, 17, 31, 8, 40, 41, 12, 6]
@@ -54,17 +51,6 @@ def drafted(
     caches, hidden = prefilled(model)
     sampler = Sampler(sampling, VOCAB, PROMPT)
     return caches, speculate(model, caches, hidden, sampler, stop_ids, count, logprobs, drafting=drafting)
-
-
-@pytest.fixture(scope="module")
-def lively_model(tiny_config: Config) -> Gemma4:
-    """Four layers of the tiny model, with sharper attention: greedy answers do not end up repeating one token."""
-    model = load_model(TINY, tiny_config)
-    model.language_model.layers = model.language_model.layers[3:7]  # the third is a full one
-    for layer in model.language_model.layers:
-        for norm in (layer.post_attention_layernorm, layer.self_attn.q_norm):
-            norm.weight = 8 * norm.weight
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +265,7 @@ def test_measuring_costs_leaves_the_caches_as_they_were(lively_model: Gemma4, gr
     caches, _ = prefilled(lively_model, [*PROMPT, *greedy_ids[:60]])
     costs = measure_costs(lively_model, caches, RandomDrafter(lively_model))
     assert len(costs.verify_s) == 9
+    assert costs.draft_s is not None
     assert costs.draft_s > 0
     assert min(costs.verify_s) > 0
     assert {cache.offset for cache in caches} == {70}

@@ -67,6 +67,16 @@ def test_json_with_thinking_has_the_thought(run: Run) -> None:
     assert found["thought"] not in found["text"]
 
 
+def test_a_thinking_budget_holds_and_is_told(run: Run) -> None:
+    asked = ("ask", "What is 2 + 3?", "--thinking", "--thinking-budget", 5)
+    found = json.loads(run(*asked, "--json").out)
+    assert (found["thought_tokens"], found["thought"]) == (5, "The user wants")
+    ended = run(*asked)
+    assert ended.err.count("The user wants") == 1
+    assert "(5 of them thought)" in ended.err
+    assert ended.out == found["text"] + "\n"
+
+
 def test_images_go_before_the_prompt_and_sounds_after_it_in_the_order_given(
     run: Run, media: Path, tmp_path: Path
 ) -> None:
@@ -147,7 +157,7 @@ def test_a_seed_repeats_an_answer(run: Run) -> None:
 def test_a_flag_without_effect_or_out_of_range_is_wrong_usage(run: Run, flags: list[str]) -> None:
     ended = run("ask", "Hello", *flags)
     assert (ended.code, ended.out) == (2, "")
-    assert "rror: " in ended.err.splitlines()[-1]
+    assert "rror" in ended.err.splitlines()[-1]
 
 
 def test_prompt_and_media_cannot_both_read_stdin(run: Run) -> None:

@@ -116,6 +116,29 @@ def test_thinking_goes_to_stderr_and_can_be_switched_off(run: Run) -> None:
     assert ended.out.count("\n") == 2
 
 
+def test_thinking_takes_a_budget_and_tells_how_much_it_thought(run: Run) -> None:
+    ended = talk(run, "/think 5", "What is 2 + 3?", "/think 0", "What is 2 + 3?", flags=("-n", 60))
+    first, second = ended.err.split("thinking is off")
+    assert "thinking is on, for at most 5 tokens" in first
+    assert "The user wants" in first
+    assert THOUGHT not in first
+    assert ", 5 tokens of thought," in first
+    assert "of thought" not in second
+    assert ended.code == 0
+
+
+@pytest.mark.parametrize("budget", ["", "-1", "1.5", "many", "²"])
+def test_a_budget_of_thoughts_that_is_no_number_is_refused(run: Run, budget: str) -> None:
+    ended = talk(run, f"/think {budget}")
+    assert ended.code == 1
+    assert ended.errors == [f"error: /think takes on, off or a number of tokens, not {budget!r}"]
+
+
+def test_the_budget_of_the_command_line_is_that_of_the_first_message(run: Run) -> None:
+    ended = talk(run, "What is 2 + 3?", flags=("-n", 60, "--thinking", "--thinking-budget", 5))
+    assert ", 5 tokens of thought," in ended.err
+
+
 def test_quit_leaves_and_nothing_after_it_is_read(run: Run) -> None:
     ended = talk(run, "/quit", "Hello")
     assert (ended.code, ended.out) == (0, "")

@@ -21,6 +21,36 @@ def test_kv_bits_other_than_8_are_a_usage_error(run: Run, verb: tuple[str, ...],
     assert told in ended.err
 
 
+@pytest.mark.parametrize("verb", [("ask", "Hi."), ("chat",), ("caption", "picture.png")])
+def test_a_budget_of_thoughts_without_thinking_is_a_usage_error(run: Run, verb: tuple[str, ...]) -> None:
+    ended = run(*verb, "--thinking-budget", "5")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.errors == ["error: --thinking-budget has no effect without --thinking; add it"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("ask", "Hi.", "--json", "--kv-bits", "4"), "4 is not 8"),
+        (("ask", "Hi.", "--foo", "--json"), "No such option: --foo; see gemma-mlx ask --help"),
+        (("ask", "Hi.", "--json", "-n"), "'-n' requires an argument"),
+        (("ask", "Hi.", "--json", "--json-schema", "nowhere"), "cannot read the JSON schema nowhere"),
+        (("caption", "--format", "jsonl"), "Missing argument 'FILE'"),
+        (("caption", "--format=jsonl", "-n", "0", "x"), "greater than or equal to 1"),
+    ],
+)
+def test_wrong_usage_under_json_is_one_object_on_stderr(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    ended = run(*arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert told in json.loads(ended.err)["error"]
+
+
+def test_json_behind_two_dashes_is_no_flag(run: Run) -> None:
+    ended = run("ask", "--foo", "--", "--json")
+    assert ended.code == 2
+    assert ended.err.startswith("Usage: ")
+
+
 @pytest.mark.parametrize("verb", [("ask", "Hi."), ("chat",)])
 def test_a_model_whose_rows_no_group_divides_refuses_kv_bits(run: Run, verb: tuple[str, ...]) -> None:
     ended = run(*verb, "--kv-bits", "8", "-m", TINY)

@@ -14,7 +14,7 @@ from gemma_mlx.terminal.safe import visible
 from gemma_mlx.terminal.screen.markdown.blocks import Blocks
 
 _PROSE_FROM_CHARS = 160  # A line of prose is read word by word from here: what it begins shows what it is.
-_LONGEST_LINE_CHARS = 2_000  # Any other line is cut here,
+_LONGEST_LINE_CHARS = 1_000  # Any other line is cut here,
 _LONGEST_WORD_CHARS = 1_000  # and a word (or many, in a script without spaces) here.
 
 _INSIDE_WORD = re.compile(r"\w(?=\w)")

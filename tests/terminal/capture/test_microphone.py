@@ -17,7 +17,7 @@ import pytest
 from gemma_mlx.errors import InputError
 from gemma_mlx.home import samples_folder
 from gemma_mlx.inputs.waveform import read_waveform
-from gemma_mlx.terminal.microphone import microphone_blocks
+from gemma_mlx.terminal.capture.microphone import microphone_blocks
 from tests.terminal.conftest import Run
 
 Samples = Any
@@ -33,8 +33,12 @@ def fake_module(samples: Samples, after: Callable[[], None], failure: Exception 
     class InputStream:
         closed = False
 
-        def __init__(self, *, samplerate: int, channels: int, dtype: str, blocksize: int, callback: Any) -> None:
-            assert (samplerate, channels, dtype) == (16_000, 1, "float32")
+        active = True
+
+        def __init__(
+            self, *, samplerate: int, channels: int, dtype: str, blocksize: int, device: int | None, callback: Any
+        ) -> None:
+            assert (samplerate, channels, dtype, device) == (16_000, 1, "float32", None)
             if failure is not None:
                 raise failure
             self._blocksize, self._callback = blocksize, callback
@@ -56,7 +60,10 @@ def fake_module(samples: Samples, after: Callable[[], None], failure: Exception 
         def close(self) -> None:
             InputStream.closed = True
 
-    return SimpleNamespace(InputStream=InputStream, PortAudioError=PortAudioError)
+    def query_devices(device: int | None, kind: str) -> dict[str, Any]:
+        return {"default_samplerate": 16_000.0}
+
+    return SimpleNamespace(InputStream=InputStream, PortAudioError=PortAudioError, query_devices=query_devices)
 
 
 def test_all_that_was_spoken_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""What comes from the machine around: its screen, its clipboard, its microphone. Knows no chat, prints nothing."""
