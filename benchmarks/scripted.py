@@ -17,6 +17,8 @@ from gemma_mlx.memory_limits import MemoryUse
 Script = Iterable["tuple[Channel, str] | Exception | Event"]
 """What each token says and in which channel; an exception is raised in its place, an event is waited for."""
 
+LONGEST_WAIT_S = 20
+
 
 def spoken(text: str) -> list[tuple[Channel, str]]:
     """`text` as an answer in tokens of about four characters."""
@@ -40,7 +42,7 @@ class ScriptedAnswer:
         due_s = time.perf_counter()
         for said in self._script:
             if isinstance(said, Event):
-                said.wait()
+                said.wait(LONGEST_WAIT_S)
                 continue
             if isinstance(said, Exception):
                 raise said

@@ -1,0 +1,201 @@
+"""A chat on the screen, typed and read."""
+
+from __future__ import annotations
+
+import time
+from threading import Event
+from typing import Any
+
+from benchmarks.scripted import ScriptedGemma, spoken
+from gemma_mlx.errors import CheckpointError, InputError
+from gemma_mlx.tasks.conversation import Conversation
+from tests.terminal.screen.terminal import Chat, play
+
+
+def test_a_message_is_answered_above_the_input_line() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("Hello\r")
+        await chat.see("first after")
+        above, _, below = chat.text.partition("Good day to you.")
+        assert "> Hello" in above
+        assert below.split("\n")[-2:][0].startswith(">")
+        assert "scripted" in below
+        assert "context" in below
+
+    chat = play(scenario, spoken("Good day to you."))
+    assert chat.asked == ["Hello"]
+
+
+def test_nothing_but_the_talk_is_left_on_the_screen_when_it_ends() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("Hello\r")
+        await chat.see("first after")
+        chat.type("\x04")
+
+    chat = play(scenario, spoken("Good day."), leave=False)
+    assert chat.text.endswith("Good day.")
+
+
+def test_what_is_typed_while_the_model_loads_is_sent_when_it_is_loaded() -> None:
+    loaded, gemma = Event(), ScriptedGemma([spoken("One."), spoken("Two.")])
+
+    def begin(_: Any) -> Conversation:
+        loaded.wait(20)
+        return Conversation(gemma)
+
+    async def scenario(chat: Chat) -> None:
+        await chat.see("loading")
+        chat.type("first\rsecond\r")
+        await chat.see("[waits] second")
+        assert chat.asked == []
+        loaded.set()
+        await chat.see("Two.")
+
+    assert play(scenario, begin=begin, gemma=gemma).asked == ["first", "second"]
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line_and_the_end() -> None:
+    def begin(_: Any) -> Conversation:
+        raise CheckpointError("no weights; convert it again")
+
+    async def scenario(chat: Chat) -> None:
+        await chat.see("error: no weights; convert it again")
+
+    assert play(scenario, begin=begin, leave=False).screen.failed
+
+
+def test_typing_is_seen_and_a_message_waits_while_an_answer_streams() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("Begun")
+        chat.type("two\r")
+        await chat.see("[waits] two")
+        chat.type("thr")
+        await chat.see("> thr")
+        more.set()
+        await chat.see("Second.")
+        await chat.see(lambda text: "[waits]" not in text and "> thr" in text)
+        chat.type("ee\r")
+        await chat.see("Third.")
+
+    chat = play(scenario, [*spoken("Begun "), more, *spoken("and ended.")], spoken("Second."), spoken("Third."))
+    assert chat.asked == ["one", "two", "three"]
+    assert "Begun and ended." in chat.text
+
+
+def test_a_message_that_waits_can_be_taken_back() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("Begun")
+        chat.type("two\rthree\r")
+        await chat.see("[waits] three")
+        chat.type("\x7f")
+        await chat.see(lambda text: "[waits] three" not in text)
+        more.set()
+        await chat.see("Second.")
+
+    assert play(scenario, [*spoken("Begun "), more], spoken("Second.")).asked == ["one", "two"]
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_turn() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("Begun")
+        chat.type("\x03")
+        more.set()
+        await chat.see("first after")
+        chat.type("two\r")
+        await chat.see("Second.")
+
+    chat = play(scenario, [*spoken("Begun "), more, *spoken("never said")], spoken("Second."))
+    assert "never said" not in chat.text
+    assert chat.asked == ["one", "two"]
+
+
+def test_stopped_before_the_first_word_the_message_comes_back() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("answering")
+        chat.type("\x03")
+        more.set()
+        await chat.see("there is no answer yet")
+        await chat.see(lambda text: text.split("\n")[-2] == "> one")
+        chat.type("!\r")
+        await chat.see("Second.")
+
+    assert play(scenario, [more, ("answer", "")], spoken("Second.")).asked == ["one", "one!"]
+
+
+def test_ctrl_c_empties_the_line_and_twice_in_an_empty_one_leaves() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("some words")
+        await chat.see("> some words")
+        chat.type("\x03")
+        await chat.see(lambda text: "some words" not in text)
+        chat.type("\x03")
+        await chat.see("Ctrl-C once more")
+        chat.type("\x03")
+
+    play(scenario, leave=False)
+
+
+def test_an_unexpected_exception_is_one_line_and_the_chat_goes_on() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("error: RuntimeError: broke\x1b".replace("\x1b", "␛"))
+        chat.type("\x15two\r")
+        await chat.see("Second.")
+
+    chat = play(scenario, [*spoken("Begun"), RuntimeError("broke\x1b[2J")], spoken("Second."))
+    assert "Begun" in chat.text
+    assert "Traceback" not in chat.text
+
+
+def test_an_expected_error_gives_the_message_back() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("error: too long; shorten it")
+        await chat.see("> one")
+        chat.type("\r")
+        await chat.see("Second.")
+
+    assert play(scenario, [InputError("too long; shorten it")], spoken("Second.")).asked == ["one", "one"]
+
+
+def test_thoughts_fold_into_one_line_and_can_be_shown() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("thinking, 3 tokens")
+        more.set()
+        await chat.see("thought for 3 tokens")
+        await chat.see("Forty.")
+        assert "Let me" not in chat.text
+        chat.type("/thoughts\r")
+        await chat.see("Let me see.")
+
+    play(scenario, [("thought", "Let "), ("thought", "me "), ("thought", "see."), more, *spoken("Forty.")])
+
+
+def test_screen_work_is_limited_to_a_few_drawings_a_second() -> None:
+    script, gemma = spoken("word " * 300), ScriptedGemma([spoken("word " * 300)], interval_s=1 / 400)
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("go\r")
+        began_s = time.monotonic()
+        await chat.see("first after")
+        seconds = time.monotonic() - began_s
+        drawings = chat.terminal.sent.count("\x1b[?2026h")
+        assert drawings < 15 * seconds + 15
+        assert len(script) > 300
+
+    play(scenario, gemma=gemma)
