@@ -86,8 +86,8 @@ def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
         word += _meant(piece)
         end = piece.end()
     yield word, at + end
-    trimmed = word.rstrip(_AFTER_A_NAME)
-    yield trimmed, at + end - (len(word) - len(trimmed))
+    after = end - len(window[:end].rstrip(_AFTER_A_NAME))
+    yield word[: len(word) - after], at + end - after
 
 
 def _meant(piece: re.Match[str]) -> str:
