@@ -101,7 +101,7 @@ def _existing(name: str) -> Path | None:
     url = _FILE_URL.fullmatch(name)
     if url:
         name = unquote(url[1], errors="surrogateescape")
-    if len(name) > MAX_NAME_CHARS or media_kind(Path(name)) is None:
+    if media_kind(Path(name)) is None:
         return None
     for written in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
         try:
