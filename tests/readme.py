@@ -41,10 +41,10 @@ def blocks() -> Iterator[Block]:
 def commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Each verb with its command; those inside a group as `bench memory`."""
     for name, command in group.commands.items():
+        if not hasattr(command, "commands") or command.invoke_without_command:
+            yield before + name, command
         if hasattr(command, "commands"):
             yield from commands(command, f"{before}{name} ")
-        else:
-            yield before + name, command
 
 
 def flag_table() -> str:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import mlx.core as mx
 import pytest
 
-from gemma_mlx import Gemma, Reply
+from gemma_mlx import Gemma, Reply, Sampling
 from gemma_mlx.decoding.depth import DepthController, FixedDepth
 from gemma_mlx.decoding.generate import generate
 from gemma_mlx.decoding.sampling import Sampler
@@ -20,6 +20,7 @@ from tests.decoding.drafters import NoisyCopy
 
 SUM = [{"role": "user", "content": "What is 2 + 3?"}]
 """The miniature thinks 19 tokens about it: thought, a line end, 16 tokens, a line end."""
+GREEDY = Sampling(temperature=0)
 LIST = {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 1}
 
 
@@ -28,12 +29,12 @@ def answer(gemma: Gemma, thinking: bool | int, **options: Any) -> Reply:
     return gemma.reply(SUM, thinking=thinking, **options)
 
 
-def after(gemma: Gemma, ids: list[int], count: int) -> list[int]:
-    """The greedy tokens after `ids` in a cold run in which no thought can be opened."""
+def after(gemma: Gemma, ids: list[int], count: int, sampling: Sampling = GREEDY, drawn: int = 0) -> list[int]:
+    """The tokens after `ids` in a cold run in which no thought can be opened; the last `drawn` count as draws."""
     opens = gemma.prompts.tokenizer.special.channel_open
     hidden, _ = (session := gemma.session()).prefill(ids)
-    sampling = replace(gemma.sampling(temperature=0), suppress_tokens=(opens,))
-    sampler = Sampler(sampling, gemma.config.text.vocab_size, ids)
+    suppressed = replace(sampling, suppress_tokens=(*sampling.suppress_tokens, opens))
+    sampler = Sampler(suppressed, gemma.config.text.vocab_size, ids, drawn)
     return [token.id for token in generate(gemma.model, session.caches, hidden, sampler, gemma.stop_ids, count)]
 
 
@@ -54,6 +55,8 @@ def test_behind_the_budget_comes_what_follows_a_prompt_that_ends_there(
     assert (reply.thought_tokens, reply.finish_reason) == (budget, "stop")
     assert reply.target_passes == reply.generated_tokens - 1 - len(closing)
     assert reply.text == tokenizer.decode(reply.tokens[len(begun) :])
+    monkeypatch.setattr(miniature, "depth_rule", FixedDepth(0))
+    assert answer(miniature, budget, draft="lookup").target_passes == reply.target_passes
     monkeypatch.setattr(miniature, "depth_rule", FixedDepth(4))
     copy = NoisyCopy(reply.tokens, reply.prompt_tokens, miniature.config.text.vocab_size, 0.8)
     for mode in get_args(DraftMode):
@@ -84,6 +87,8 @@ def test_a_seeded_answer_with_a_budget_does_not_depend_on_drafting(
     first, *others = [answer(miniature, 7, sampling=sampling, draft=mode).tokens for mode in get_args(DraftMode)]
     assert len(first) > 12
     assert others == [first] * len(others)
+    prompt = list(miniature.prompts.build(SUM, thinking=True).ids)
+    assert list(first[10:]) == after(miniature, [*prompt, *first[:10]], 70, sampling, drawn=10)
 
 
 def test_a_budget_of_0_is_the_empty_thought_of_the_template(miniature: Gemma) -> None:

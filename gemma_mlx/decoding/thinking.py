@@ -1,4 +1,4 @@
-"""A hard budget of thoughts: when it is used up inside a thought, the thought is closed for the model.
+r"""A hard budget of thoughts: when it is used up inside a thought, the thought is closed for the model.
 
     budget 4    <|channel> thought \n The user | \n <channel|> | Five.<turn|>
                            1       2  3   4      written for it  drawn again

@@ -127,11 +127,15 @@ class Conversation:
 
         `name` is what a person is told it is called; a file has its own.
         """
-        usual = MAX_FRAME_TOKENS if kind == "video" else self._gemma.prompts.max_soft_tokens
-        name = name or (source.name if isinstance(source, Path) else _MADE_UP_NAMES[kind])
-        found = attached(kind, source, name, self.detail or usual)
+        found = self.prepared(kind, source, name)
         self.waiting.append(found)
         return found
+
+    def prepared(self, kind: MediaKind, source: Path | Image.Image | Samples, name: str = "") -> Attached:
+        """As `attach`, but it is for the caller to put it into `waiting`. May run in any thread."""
+        usual = MAX_FRAME_TOKENS if kind == "video" else self._gemma.prompts.max_soft_tokens
+        name = name or (source.name if isinstance(source, Path) else _MADE_UP_NAMES[kind])
+        return attached(kind, source, name, self.detail or usual)
 
     def ask(self, text: str, progress: Callable[[int, int], None] | None = None) -> Answer:
         """The answer to `text` and the waiting media, to be iterated over. Raises as `Gemma.stream` does."""

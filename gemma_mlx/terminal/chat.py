@@ -11,13 +11,12 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.home import find_model
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes
-from gemma_mlx.terminal.loading import Teller, load_gemma
+from gemma_mlx.terminal.opening import Opening
 from gemma_mlx.terminal.output import is_terminal
 from gemma_mlx.terminal.stdin import STDIN
 
 if TYPE_CHECKING:
     from gemma_mlx.inputs.media import MediaKind
-    from gemma_mlx.tasks.conversation import Conversation
 
 
 def chat(
@@ -41,6 +40,9 @@ def chat(
     thinking_budget: flag.ThinkingBudget = None,
     context: flag.Context = None,
     kv_bits: flag.KvBits = None,
+    resume: flag.Resume = False,
+    session: flag.SessionName = None,
+    no_save: flag.NoSave = False,
     plain: flag.Plain = False,
     quiet: flag.Quiet = False,
 ) -> None:
@@ -61,29 +63,29 @@ def chat(
             *(("audio", Path(name)) for name in audio or []),
         ]
         find_model(model)
-
-        def begin(teller: Teller) -> Conversation:
-            """Loads the model; on a screen, in its own thread."""
-            gemma = load_gemma(
-                model, teller, context_tokens=context, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
-            )
-            from gemma_mlx.tasks.conversation import Conversation
-
-            return Conversation(
-                gemma,
-                system=system,
-                thinking=thinks,
-                detail=detail,
-                sampling=drawing.sampling(gemma),
-                max_tokens=max_tokens,
-                draft=draft,
-            )
-
+        if no_save and (resume or session is not None):
+            raise UsageError(f"{'--resume' if resume else '--session'} needs a chat that is kept; leave --no-save out")
+        opening = Opening(
+            model=model,
+            context_tokens=context,
+            kv_bits=kv_bits,
+            drafter=drafter,
+            draft=draft,
+            adapter=adapter,
+            drawing=drawing,
+            system=system,
+            thinking=thinks,
+            detail=detail,
+            max_tokens=max_tokens,
+            resume=resume,
+            session=session,
+            save=not no_save,
+        )
         if _has_screen(plain):
             from gemma_mlx.terminal.screen.app import on_screen as hold
         else:
             from gemma_mlx.terminal.chat_lines import on_lines as hold
-        sys.exit(1 if hold(begin, files, max_tokens, quiet) else 0)
+        sys.exit(1 if hold(opening, files, quiet) else 0)
 
 
 def _has_screen(plain: bool) -> bool:

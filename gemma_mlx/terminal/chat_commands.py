@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal.answering import figures
 from gemma_mlx.terminal.media_commands import typed_path
 from gemma_mlx.terminal.surface import Surface
 
+if TYPE_CHECKING:
+    from gemma_mlx.tasks.conversation import Conversation
+
 
 async def think(surface: Surface, name: str, rest: str) -> None:
-    if rest not in ("on", "off") and not (rest.isdigit() and int(rest)):
+    if rest not in ("on", "off") and not (rest.isdecimal() and rest.isascii() and len(rest) < 10 and int(rest)):
         raise UsageError(f"/think takes on, off or the most tokens of thought, not {rest!r}")
     conversation = await surface.conversation()
     conversation.thinking = int(rest) if rest.isdigit() else rest == "on"
@@ -19,11 +23,11 @@ async def think(surface: Surface, name: str, rest: str) -> None:
 
 
 async def thoughts(surface: Surface, name: str, rest: str) -> None:
-    reply = (await surface.conversation()).last_reply
-    if reply is None or not reply.thought:
+    turns = (await surface.conversation()).turns
+    if not turns or not turns[-1].thought:
         surface.say("there were no thoughts; /think on has the model think first")
         return
-    for line in reply.thought.splitlines():
+    for line in turns[-1].thought.splitlines():
         surface.say(line or " ")
 
 
@@ -39,17 +43,16 @@ async def last_turn(surface: Surface, name: str, rest: str) -> None:
     if name == "retry":
         await surface.answer_again()
         return
-    turn = conversation.undo()
+    turn = conversation.edit() if name == "edit" else conversation.undo()
     if turn is None:
         raise UsageError(f"there is no turn to {name}; the chat has not begun")
-    if surface.kept is not None:
-        surface.kept.forget_last()
+    tell_notes(surface, conversation)
     if name == "edit":
-        surface.waiting.chips = [*turn.media]
+        surface.waiting.chips = [*conversation.waiting, *surface.waiting.chips]
         surface.put(turn.text)
         surface.note("the turn is taken back; change it, and send it again")
     else:
-        surface.note(f"the turn is taken back: {turn.text[:60]}")
+        surface.note(f"taken back: {turn.text[:60]}")
 
 
 async def copy(surface: Surface, name: str, rest: str) -> None:
@@ -68,12 +71,13 @@ async def named(surface: Surface, name: str, rest: str) -> None:
         raise UsageError(f"/{name} needs a name: /{name} NAME")
     _when_idle(surface, name)
     if name == "load":
-        await surface.open_chat(rest)
+        await surface.change_chat(rest)
         return
-    if surface.kept is None:
+    record = (await surface.conversation()).record
+    if record is None:
         raise UsageError("this chat is not kept (--no-save), so it has no name; /export writes it into a file")
-    surface.kept.rename(rest)
-    surface.note(f"this chat is called {surface.kept.name} now; gemma-mlx chat --session {surface.kept.name} goes on")
+    record.rename(rest)
+    surface.note(f"this chat is called {record.name} now; gemma-mlx chat --session {record.name} goes on with it")
 
 
 async def sessions(surface: Surface, name: str, rest: str) -> None:
@@ -81,7 +85,7 @@ async def sessions(surface: Surface, name: str, rest: str) -> None:
 
     chats = await surface.apart(list_chats)
     for chat in chats:
-        surface.say(f"{chat.name}  {chat.turns} turns  {chat.changed:%Y-%m-%d %H:%M}")
+        surface.say(f"{chat.name}  {chat.turns} turns  {chat.changed_at[:16].replace('T', ' ')}")
     if not chats:
         surface.say("no chat is kept yet")
 
@@ -101,22 +105,28 @@ async def model(surface: Surface, name: str, rest: str) -> None:
         _when_idle(surface, name)
         await surface.change_model(str(Path(rest).expanduser()))
     else:
-        surface.say((await surface.conversation()).model_name)
+        gemma = (await surface.conversation()).gemma
+        surface.say(f"{gemma.name}{' (a miniature)' if gemma.miniature else ''} in {gemma.folder}")
 
 
 async def stats(surface: Surface, name: str, rest: str) -> None:
-    conversation = await surface.conversation()
-    reply, memory = conversation.last_reply, conversation.memory()
+    conversation, reply = await surface.conversation(), surface.last_reply
+    memory = conversation.gemma.memory()
     surface.say(f"memory {memory.used_bytes / 1e9:.2f} of {memory.limit_bytes / 1e9:.2f} GB")
     surface.say(figures(reply) if reply is not None else "there is no answer yet")
 
 
 async def reset(surface: Surface, name: str, rest: str) -> None:
     _when_idle(surface, name)
-    conversation = await surface.conversation()
-    await surface.with_model(conversation.reset)
     surface.waiting.chips = []
-    surface.note("everything is forgotten")
+    await surface.change_chat(None)
+    surface.note("a new chat; the model knows nothing of the one before")
+
+
+def tell_notes(surface: Surface, conversation: Conversation) -> None:
+    """Says what must be known about how the chat is kept."""
+    for note in conversation.take_notes():
+        surface.say(note)
 
 
 def _when_idle(surface: Surface, name: str) -> None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gemma_mlx.errors import GemmaError, InputError, UsageError
 from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
+from gemma_mlx.terminal.chat_commands import tell_notes
 from gemma_mlx.terminal.commands import is_command, run_command
 from gemma_mlx.terminal.failures import Interrupt, report, show_warnings_in_one_line
 from gemma_mlx.terminal.keyboard import CancelledLineError, ReadLine, piped_lines, typed_lines
 from gemma_mlx.terminal.media_commands import attach_file
+from gemma_mlx.terminal.opening import Left, Opening
 from gemma_mlx.terminal.output import Output, UnwritableError, is_terminal
 from gemma_mlx.terminal.waiting import Message, Waiting
 
@@ -23,23 +25,20 @@ if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply
     from gemma_mlx.inputs.media import MediaKind
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.tasks.kept_chats import KeptChat
-    from gemma_mlx.terminal.loading import Teller
 
 T = TypeVar("T")
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
 
 
-def on_lines(
-    begin: Callable[[Teller], Conversation], files: Sequence[tuple[MediaKind, Path]], max_tokens: int, quiet: bool
-) -> bool:
-    """Holds the conversation that `begin` gives with `files` in the first message. Whether a piped line failed."""
+def on_lines(opening: Opening, files: Sequence[tuple[MediaKind, Path]], quiet: bool) -> bool:
+    """Holds the chat with `files` in its first message. Whether a piped line failed."""
     output = Output(quiet)
     show_warnings_in_one_line(output)
     piped = not is_terminal(sys.stdin)
     if not piped:
         output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
-    chat = LineChat(begin(output), output, piped_lines() if piped else typed_lines(), max_tokens)
+    read_line = piped_lines() if piped else typed_lines(opening.save)
+    chat = LineChat(opening, opening.first(output), output, read_line)
     for kind, path in files:
         asyncio.run(attach_file(chat, kind, path))
     failed = chat.run()
@@ -52,16 +51,17 @@ class LineChat:
     What fails is told in one line, and the conversation goes on.
     """
 
-    def __init__(self, conversation: Conversation, output: Output, read_line: ReadLine, max_tokens: int) -> None:
+    def __init__(self, opening: Opening, conversation: Conversation, output: Output, read_line: ReadLine) -> None:
         self.waiting = Waiting()
-        self.kept: KeptChat | None = None
+        self.waiting.chips += conversation.waiting
+        self.last_reply: Reply | None = None
+        self._opening = opening
         self.device: int | None = None
         self._conversation = conversation
         self._output = output
         self._read_line = read_line
-        self._max_tokens = max_tokens
         self._failed = False
-        self._typed = ""  # what stands in the line before anything is typed
+        self._typed = conversation.unsent_text  # what stands in the line before anything is typed
         self._leaving = False
 
     def run(self) -> bool:
@@ -87,6 +87,8 @@ class LineChat:
             cancelled = False
             if line:
                 self._take(line)
+        self._conversation.close()
+        tell_notes(self, self._conversation)
         return self._failed
 
     def _take(self, line: str) -> None:
@@ -109,6 +111,8 @@ class LineChat:
         except GemmaError:
             self._put_back(message)
             raise
+        finally:
+            conversation.waiting = []
         if not kept:
             self._put_back(message)
             self._output.say("there is no answer yet; the message was not kept, and waits to be sent again")
@@ -129,7 +133,10 @@ class LineChat:
         reply = answer.reply
         if not self._conversation.keep(reply):
             return False
-        if note := cut_note(reply, self._max_tokens):
+        self._conversation.save_cache_if_due()
+        tell_notes(self, self._conversation)
+        self.last_reply = reply
+        if note := cut_note(reply, self._opening.max_tokens):
             output.note(note)
         output.note(self._gauge(reply))
         return True
@@ -179,3 +186,21 @@ class LineChat:
 
     async def record(self, way: str) -> None:
         raise UsageError("/mic needs the screen, a terminal without --plain; /audio FILE attaches a recording")
+
+    async def ask_yes(self, question: str) -> bool:
+        return False
+
+    async def change_chat(self, name: str | None) -> None:
+        self._conversation = self._opening.another(self._conversation, name, self._output)
+
+    async def change_model(self, folder: str) -> None:
+        """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
+        self._opening.check(folder)
+        left = Left(self._conversation)
+        del self._conversation
+        try:
+            self._conversation = self._opening.with_model(folder, left, self._output)
+        except GemmaError:
+            self._conversation = self._opening.with_model(left.model, left, self._output)
+            raise
+        self.note(f"{self._conversation.gemma.name} answers from now on")

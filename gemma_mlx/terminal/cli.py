@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from gemma_mlx import __version__
 from gemma_mlx.errors import GemmaError, UsageError
-from gemma_mlx.terminal import bench
+from gemma_mlx.terminal import bench, chats
 from gemma_mlx.terminal.ask import ask
 from gemma_mlx.terminal.bench_ocr import ocr
 from gemma_mlx.terminal.bench_speech import speech
@@ -118,6 +118,12 @@ def describe_benchmarks() -> None:
 
 
 app.add_typer(benchmarks, name="bench")
+
+kept_chats = typer.Typer(cls=_Group, invoke_without_command=True, rich_markup_mode=None)
+kept_chats.callback()(chats.list_kept)
+for on_chat in (chats.export, chats.delete):
+    kept_chats.command(cls=_Command)(on_chat)
+app.add_typer(kept_chats, name="chats")
 
 
 def main() -> None:

@@ -45,12 +45,12 @@ def piped_lines() -> ReadLine:
     return read
 
 
-def typed_lines() -> ReadLine:
-    """An editable line with the history of earlier chats."""
+def typed_lines(keep: bool = True) -> ReadLine:
+    """An editable line with the history of earlier chats; without `keep`, nothing of this one is written."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
-    session: PromptSession[str] = PromptSession(history=history(), output=create_output(always_prefer_tty=True))
+    session: PromptSession[str] = PromptSession(history=history(keep), output=create_output(always_prefer_tty=True))
 
     def read(typed: str) -> str:
         try:
@@ -61,10 +61,12 @@ def typed_lines() -> ReadLine:
     return read
 
 
-def history() -> History:
+def history(keep: bool = True) -> History:
     """The history in the user's folder, readable by that user only; a passing one where it cannot be kept."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
+    if not keep:
+        return InMemoryHistory()
     path = home() / "history"
     try:
         _create_private(path)

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from gemma_mlx.errors import InputError, UsageError
+from gemma_mlx.terminal.input_files import media_kind
 from gemma_mlx.terminal.options import DETAILS
 from gemma_mlx.terminal.surface import Surface
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from gemma_mlx.inputs.media import Media, MediaKind
+    from gemma_mlx.inputs.media import MediaKind
+    from gemma_mlx.tasks.turn import Attached
     from gemma_mlx.terminal.capture.screenshot import ShotKind
+    from gemma_mlx.terminal.screen.dropped import Dropped
 
 SHOTS = ("region", "window", "screen")
 MICS = ("direct", "dictate", "devices")
@@ -34,11 +37,24 @@ async def attach(surface: Surface, name: str, rest: str) -> None:
 async def attach_file(surface: Surface, kind: MediaKind, path: Path) -> None:
     """Makes the file a chip of the next message."""
     conversation = await surface.conversation()
-    await _add(surface, path.name, lambda: conversation.attach(kind, path))
+    await _add(surface, path.name, lambda: conversation.prepared(kind, path))
     if kind == "image":
         from gemma_mlx.inputs.image import open_image
 
         surface.draw(await surface.apart(lambda: open_image(path)))
+
+
+async def attach_dropped(surface: Surface, pasted: str, dropped: Dropped) -> None:
+    """Attaches the files that a paste names, after a yes; after a no, the paste is text."""
+    names = ", ".join(path.name for path in dropped.paths)
+    if not await surface.ask_yes(f"attach {names}?"):
+        surface.put(pasted)
+        return
+    surface.put(dropped.text)
+    for path in dropped.paths:
+        kind = media_kind(path)
+        if kind is not None:
+            await attach_file(surface, kind, path)
 
 
 async def shot(surface: Surface, name: str, rest: str) -> None:
@@ -59,11 +75,11 @@ async def paste(surface: Surface, name: str, rest: str) -> None:
 
 async def _add_picture(surface: Surface, name: str, picture: Image.Image) -> None:
     conversation = await surface.conversation()
-    await _add(surface, name, lambda: conversation.attach("image", picture, name))
+    await _add(surface, name, lambda: conversation.prepared("image", picture, name))
     surface.draw(picture)
 
 
-async def _add(surface: Surface, name: str, prepare: Callable[[], Media]) -> None:
+async def _add(surface: Surface, name: str, prepare: Callable[[], Attached]) -> None:
     """Makes what `prepare` reads a chip of the next message."""
     waiting = surface.waiting
     waiting.preparing.append(name)

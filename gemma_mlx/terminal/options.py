@@ -148,6 +148,10 @@ PlannedContext = Annotated[
 ]
 Memory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help=_MEMORY, show_default="this machine")]
 KvBits = Annotated[int | None, typer.Option("--kv-bits", callback=_kv_bits, metavar="8", help=_KV_BITS)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the last chat.")]
+_SESSION = "Go on with the chat called NAME, or begin one of that name."
+SessionName = Annotated[str | None, typer.Option("--session", metavar="NAME", help=_SESSION)]
+NoSave = Annotated[bool, typer.Option("--no-save", help="Write nothing of the chat to the disk.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Lines of plain text also on a terminal, as with NO_COLOR.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but what must be known.")]
 

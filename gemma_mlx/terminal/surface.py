@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from PIL import Image
 
+    from gemma_mlx.answer import Reply
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.tasks.kept_chats import KeptChat
     from gemma_mlx.terminal.waiting import Waiting
 
 T = TypeVar("T")
 
 
 class Surface(Protocol):
-    """`note` and `say` take one line of any text and make it safe; `show` takes lines that are safe already."""
+    """`note` and `say` take one line of any text and make it safe; a note is not said where all shall be quiet."""
 
     waiting: Waiting
-    kept: KeptChat | None
-    """Where the chat is kept on the disk; None with --no-save."""
+
+    @property
+    def last_reply(self) -> Reply | None:
+        """The last answer of this session, with its figures."""
+        ...
+
     device: int | None
     """The microphone to listen to; None for the system's."""
 
@@ -35,13 +39,16 @@ class Surface(Protocol):
 
     def note(self, line: str) -> None: ...
     def say(self, line: str) -> None: ...
-    def show(self, text: str) -> None: ...
     def draw(self, picture: Image.Image) -> None:
         """Shows a small copy of `picture`, where the surface can."""
         ...
 
     def put(self, text: str) -> None:
         """Puts `text` into the input line."""
+        ...
+
+    async def ask_yes(self, question: str) -> bool:
+        """Whether a person said yes."""
         ...
 
     def leave(self) -> None: ...
@@ -61,4 +68,10 @@ class Surface(Protocol):
         """Listens to the microphone. `way`: "", "direct" or "dictate"."""
         ...
 
-    async def change_model(self, folder: str) -> None: ...
+    async def change_chat(self, name: str | None) -> None:
+        """Goes on with the chat called `name`; without a name, with a new one."""
+        ...
+
+    async def change_model(self, folder: str) -> None:
+        """The model in `folder` answers from now on, in the same chat."""
+        ...

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gemma_mlx.terminal.safe import visible_line
 
 if TYPE_CHECKING:
-    from gemma_mlx.inputs.media import Media
+    from gemma_mlx.tasks.turn import Attached
 
 LONG_PASTE_CHARACTERS = 4000
 """A longer paste is not drawn into the input line: it becomes a chip, and is sent in full."""
@@ -32,14 +32,14 @@ class Message:
     """A message on its way to the model."""
 
     text: str
-    media: tuple[Media, ...] = ()
+    media: tuple[Attached, ...] = ()
 
 
 @dataclass
 class Waiting:
     """What goes out with the next message, and the messages that cannot go out yet."""
 
-    chips: list[Media | PastedText] = field(default_factory=list)
+    chips: list[Attached | PastedText] = field(default_factory=list)
     preparing: list[str] = field(default_factory=list)
     """Names of what is being read just now."""
     messages: list[Message] = field(default_factory=list)

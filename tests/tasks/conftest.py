@@ -31,3 +31,11 @@ def tone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("media") / "tone.wav"
     soundfile.write(path, np.sin(np.arange(16_000) / 20).astype(np.float32) * 0.3, 16_000)
     return path
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program's own folder, not there yet."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("GEMMA_MLX_HOME", str(home))
+    return home

@@ -66,9 +66,7 @@ def copy_text(text: str) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=said,
                 timeout=_LIMIT_S,
-                env={**os.environ, "LC_CTYPE": "UTF-8"}
-                if sys.platform == "darwin"
-                else None,  # else pbcopy takes ASCII
+                env={**os.environ, "LC_ALL": "en_US.UTF-8"},  # pbcopy reads what it gets as the locale says
                 start_new_session=True,
             ).returncode
         except subprocess.TimeoutExpired as error:

@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ class InputDevice:
     default: bool
 
 
-def sound_module() -> ModuleType:
+def sound_module() -> Any:
     """sounddevice. InputError where it or PortAudio is missing."""
     try:
         import sounddevice

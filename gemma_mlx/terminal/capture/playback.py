@@ -17,9 +17,7 @@ def play(samples: NDArray[np.float32]) -> None:
         sounddevice.play(samples, SAMPLE_RATE_HZ)
     except (sounddevice.PortAudioError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"the recording cannot be played ({reason}); choose an output in the settings"
-        ) from error
+        raise InputError(f"the recording cannot be played ({reason}); choose an output in the settings") from error
 
 
 def stop_playing() -> None:

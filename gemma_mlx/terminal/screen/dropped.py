@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from gemma_mlx.terminal.input_files import media_kind
 
@@ -28,6 +28,8 @@ _START = re.compile(r"(?<!\S)['\"]?(?:/|~|\.{1,2}/|file:)")
 _QUOTED = r"'(?P<single>[^']*)'|\"(?P<double>(?:\\.|[^\"\\])*)\""
 _PIECE = re.compile(rf"{_QUOTED}|\\(?P<escaped>.)|(?P<plain>[^\s\\'\"]+)", re.S)
 _ESCAPE_IN_QUOTES = re.compile(r"\\([\\\"$`])")
+_LINE_END = re.compile(r"[\r\n]")
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.I | re.S)  # of this machine
 _AFTER_A_NAME = ".,;:!?)]}>"
 
 
@@ -45,7 +47,6 @@ def dropped_paths(pasted: str) -> Dropped | None:
     Names count that are absolute or begin with `~`, `./` or `../`, and file URLs of this machine. They may hold control
     characters.
     """
-    pasted = pasted.replace("\r\n", "\n").replace("\r", "\n")
     kept: list[str] = []
     paths: list[Path] = []
     after_last = search_from = 0
@@ -60,7 +61,10 @@ def dropped_paths(pasted: str) -> Dropped | None:
             paths.append(path)
             kept.append(pasted[after_last : start.start()].rstrip(" "))
             after_last = search_from = end
-    return Dropped("".join([*kept, pasted[after_last:]]).strip(), tuple(paths)) if paths else None
+    if not paths:
+        return None
+    text = "".join([*kept, pasted[after_last:]]).replace("\r\n", "\n").replace("\r", "\n")
+    return Dropped(text.strip(), tuple(paths))
 
 
 def _file_at(text: str, at: int) -> tuple[Path, int] | None:
@@ -73,19 +77,17 @@ def _file_at(text: str, at: int) -> tuple[Path, int] | None:
 
 
 def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
-    """What the name at `at` may be, with its end: the rest of the line as it is, a word of a shell, a part of that."""
+    """What the name at `at` may be, and where it ends: the rest of its line, a word of a shell, one in a sentence."""
     window = text[at : at + 2 * MAX_NAME_CHARS]
-    line = window.partition("\n")[0].rstrip()
+    line = _LINE_END.split(window, 1)[0].rstrip()
     yield line, at + len(line)
-    word, end, first = "", 0, ("", 0)
+    word, end = "", 0
     while piece := _PIECE.match(window, end):
         word += _meant(piece)
         end = piece.end()
-        first = first if first[1] else (word, end)
     yield word, at + end
     trimmed = word.rstrip(_AFTER_A_NAME)
     yield trimmed, at + end - (len(word) - len(trimmed))
-    yield first[0], at + first[1]  # 'a.png''b.png', or "a.png"s
 
 
 def _meant(piece: re.Match[str]) -> str:
@@ -96,14 +98,9 @@ def _meant(piece: re.Match[str]) -> str:
 
 def _existing(name: str) -> Path | None:
     """The file of that name, in whichever of the two ways its accents are written on this disk."""
-    if name.lower().startswith("file:"):
-        try:
-            url = urlsplit(name)
-        except ValueError:
-            return None
-        if url.netloc not in ("", "localhost"):
-            return None
-        name = unquote(url.path, errors="surrogateescape")
+    url = _FILE_URL.fullmatch(name)
+    if url:
+        name = unquote(url[1], errors="surrogateescape")
     if len(name) > MAX_NAME_CHARS or media_kind(Path(name)) is None:
         return None
     for written in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -27,6 +28,16 @@ class ModelThread:
         """What `job` returns, or raises, when its turn has come."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, job)
 
-    def end(self) -> None:
-        """Waits for the job at work; those behind it are not begun."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    async def end(self) -> None:
+        """Ends the thread, once all that it was given to do is done."""
+        await self.do(_end_streams)
+        self._executor.shutdown(wait=True)
+
+
+def _end_streams() -> None:
+    """MLX's threads behind a thread's streams must end before it does: else the process may abort at its exit."""
+    if "mlx.core" in sys.modules:
+        import mlx.core as mx
+
+        mx.synchronize()
+        mx.clear_streams()

@@ -24,10 +24,12 @@ _METER_COLUMNS = 16
 class Recording(Protocol):
     """What the panel needs of a `Recorder`."""
 
-    level: float
-    ended_by: str | None
-    problem: str | None
-
+    @property
+    def level(self) -> float: ...
+    @property
+    def ended_by(self) -> str | None: ...
+    @property
+    def problem(self) -> str | None: ...
     @property
     def elapsed_s(self) -> float: ...
     @property

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-COLOURS = 64
+COLOURS = 32
 _BAND_ROWS = 6
 _OPAQUE = 128
 _RUN = re.compile(r"(.)\1{3,}")

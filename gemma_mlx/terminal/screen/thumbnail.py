@@ -7,6 +7,7 @@ cannot be known is drawn with "▀", whose two halves, text and background colou
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Literal
@@ -123,7 +124,12 @@ def _png(picture: Image.Image, cells: tuple[int, int]) -> str:
         encoded = base64.b64encode(file.getvalue()).decode()
         if len(encoded) <= _MAX_PNG_CHARS or size == (1, 1):
             return encoded
-        scale *= 0.8
+        scale *= _next_scale(len(encoded))
+
+
+def _next_scale(chars: int) -> float:
+    """By how much to shrink what took `chars`, of which there are about as many as there are pixels."""
+    return 0.95 * min(1, math.sqrt(_MAX_PNG_CHARS / chars))
 
 
 def _kitty(png: str, cells: tuple[int, int]) -> str:
@@ -149,7 +155,7 @@ def _sixel(picture: Image.Image, width: int, half_rows: int) -> str:
         encoded = sixel(_scaled(picture, size))
         if len(encoded) < MAX_CHARS or size == (1, 1):
             return encoded + "\n"
-        scale *= 0.8
+        scale *= _next_scale(len(encoded))
 
 
 def _blocks(pixels: Image.Image, all_colours: bool) -> str:

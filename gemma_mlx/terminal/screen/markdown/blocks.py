@@ -87,9 +87,9 @@ class Blocks:
         self._blank: Line | None = None  # A blank line that is shown once something comes after it.
 
     def fork(self) -> Blocks:
-        """Blocks in the same state, with an empty `out`, that go their own way."""
+        """Blocks in the same state that go their own way."""
         other = copy(self)
-        other.out = []
+        other.out = self.out[:]
         other._containers = [copy(container) for container in self._containers]
         other._leaf = self._leaf.fork() if self._leaf else None
         return other
@@ -111,13 +111,16 @@ class Blocks:
             self._turn_to(found)
             self._add(found, ends)
 
-    def begin_prose(self, head: str) -> str | None:
-        """Begins a source line that starts with `head` and may be long, and gives what of `head` is its text.
+    def begin_prose(self, head: str, too_long: bool) -> str | None:
+        """Begins a source line that starts with `head`, and gives what of `head` is its text.
 
-        None, and nothing is done, where such a line has to be read whole.
+        None, and nothing is done, where such a line has to be read whole: it is no prose, or it has a bar and could be
+        a row of a table. `too_long`: it is longer than any header of one.
         """
         found = self._read(head)
-        if "|" in head or "\t" in head or isinstance(self._leaf, Verbatim) or not self._is_text(found):
+        if isinstance(self._leaf, Verbatim) or "\t" in head or not self._is_text(found):
+            return None
+        if "|" in head and (not too_long or isinstance(self._leaf, Table)):
             return None
         self._turn_to(found)
         self._emit(self._paragraph().release())

@@ -68,10 +68,12 @@ class CodeLines:
         if self._lexer is None:
             return [(text, PLAIN)]
         try:
-            return list(self._lexed(self._lexer, text))
+            runs = list(self._lexed(self._lexer, text))
         except Exception:  # Lexers are many and get any text: the one that fails colours no more of this block.
             self._lexer = None
             return [(text, PLAIN)]
+        whole = "".join(shown for shown, _ in runs) == text  # Some drop what they have no name for.
+        return runs if whole else [(text, PLAIN)]
 
     def _lexed(self, lexer: Lexer, text: str) -> Iterator[Run]:
         if not isinstance(lexer, RegexLexer):  # It gives no state to go on from: each line for itself.

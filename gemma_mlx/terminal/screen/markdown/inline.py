@@ -26,6 +26,7 @@ _MATH = re.compile(
     r"|\\\[.+?\\\]"
 )
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_BREAKS = ("softbreak", "hardbreak")
 _BRACKETS = re.compile(r"[\[\]]")
 _STANDS_FOR = {"softbreak": "\n", "hardbreak": "\n", "text_special": "\\"}  # text_special: an escaped character.
 _CODE = Style(color="cyan")
@@ -105,7 +106,7 @@ def _runs(tokens: Iterable[Token], style: Style) -> Iterable[Run]:
             if kind == "link_close" and not _says(linked, address):
                 yield f" ({address})" if linked else address, styles[-1] + _ADDRESS
             continue
-        if kind in ("softbreak", "hardbreak"):
+        if kind in _BREAKS:
             linked += " "
             yield "\n", styles[-1]
             continue
@@ -120,7 +121,7 @@ def _broken(text: str) -> str:
 
 def _shown(token: Token) -> str:
     if token.type == "image":
-        alt = "".join(_shown(child) for child in token.children or ())
+        alt = "".join(" " if child.type in _BREAKS else _shown(child) for child in token.children or ())
         return alt or visible_line(str(token.attrs.get("src", "")))
     return visible_line(token.content)
 

@@ -81,7 +81,7 @@ class MarkdownStream:
         newline = text.find("\n", start, start + _LONGEST_LINE_CHARS + 1)
         head = start + _PROSE_FROM_CHARS
         if not self._whole and (len(text) if newline < 0 else newline) >= head:
-            prose = self._blocks.begin_prose(text[start:head])
+            prose = self._blocks.begin_prose(text[start:head], too_long=False)
             if prose is not None:
                 self._in_prose = True
                 return head - len(prose)
@@ -90,8 +90,13 @@ class MarkdownStream:
             return None
         self._whole = False
         if newline < 0:
-            self._blocks.line(text[start : start + _LONGEST_LINE_CHARS], ends=False)
-            return start + _LONGEST_LINE_CHARS
+            end = start + _LONGEST_LINE_CHARS
+            prose = self._blocks.begin_prose(text[start:end], too_long=True)
+            if prose is not None:
+                self._in_prose = True
+                return end - len(prose)
+            self._blocks.line(text[start:end], ends=False)
+            return end
         self._blocks.line(text[start:newline])
         return newline + 1
 

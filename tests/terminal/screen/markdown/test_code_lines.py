@@ -14,7 +14,7 @@ from tests.terminal.screen.markdown.drawing import SGR, draw
 
 SOURCES = {
     "python": 'def f(x):\n    """doc\n    if not code: 1\n    """\n    return f"{x} #"  # y\n@dec\nclass A: pass\n',
-    "c": '/* one\n   int two\n */ int x; // 3\n#define A \\\n  1 /* x */\nchar *s = "/*";\n/* a */ /* b\n c */ int z;\n',
+    "c": '/* one\n   int two\n */ int x; // 3\n#define A \\\n  1 /* x */\ns = "/*";\n/* a */ /* b\n c */ int z;\n',
     "javascript": "const a = `x ${b}\nif (c) d\n`; /* e\n var f\n*/ var g = /[/*]/;\n",
     "go": "var a = `raw\nif x\n`\nfunc main() { /* a\nreturn */ return }\n",
     "rust": '/* a /* b */\n fn c */ fn main() { let s = "a\nfn b"; }\n',
@@ -77,6 +77,14 @@ def test_a_lexer_that_fails_leaves_the_text_without_colours(monkeypatch: pytest.
         raise RecursionError
 
     monkeypatch.setattr(CodeLines, "_lexed", failing)
+    assert CodeLines("python", 80).add("x = 1", ends=True) == [[("x = 1", Style.null())]]
+
+
+def test_a_lexer_that_drops_characters_leaves_the_text_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dropping(self: CodeLines, *_: object) -> Line:
+        return [("x ", Style.null()), ("1", Style(bold=True))]
+
+    monkeypatch.setattr(CodeLines, "_lexed", dropping)
     assert CodeLines("python", 80).add("x = 1", ends=True) == [[("x = 1", Style.null())]]
 
 

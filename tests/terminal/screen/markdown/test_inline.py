@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gemma_mlx.terminal.screen.markdown.inline import inline
@@ -21,6 +21,7 @@ from tests.terminal.screen.markdown.drawing import SGR, draw
         ("[**a**](b) [](c) [d]", "a (b) c [d]"),
         ("[a](javascript:b)", "[a](javascript:b)"),
         ("![a *cat*](c.png) ![](d.png)", "a cat d.png"),
+        ("![a\nb](c)", "a b"),
         ("$a_1 * b_2 * c$ and \\(x * y * z\\) and $$p_a q_b$$", "$a_1 * b_2 * c$ and \\(x * y * z\\) and $$p_a q_b$$"),
         ("$5 *and* $6 \\$7 \\*x\\*", "$5 and $6 $7 *x*"),
         ("a<br>b<BR />c <i>d</i>", "a\nb\nc <i>d</i>"),
@@ -90,6 +91,8 @@ _PARTS = [
 
 
 @given(st.lists(st.sampled_from(_PARTS), max_size=60).map("".join))
+@example("$a *b c* d$ \\(a *b c* d\\)")
+@example("[a *b* c](d 'e f')")
 @settings(max_examples=600, deadline=None)
 def test_word_by_word_is_as_whole(text: str) -> None:
     text = "\n".join(" ".join(line.split()) for line in text.split("\n") if line.strip())

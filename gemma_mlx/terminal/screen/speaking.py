@@ -1,0 +1,68 @@
+"""From /mic to a chip or a line of text: the recording is watched, reviewed, and heard or written down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from gemma_mlx.terminal.capture.playback import play, stop_playing
+from gemma_mlx.terminal.capture.recorder import Recorder
+from gemma_mlx.terminal.screen.recording import RecordingPanel, Samples
+from gemma_mlx.terminal.surface import Surface
+from gemma_mlx.terminal.waiting import PastedText
+
+TICK_S = 0.1
+
+
+class PanelSurface(Surface, Protocol):
+    """A surface that can show the panel."""
+
+    panel: RecordingPanel | None
+
+    def redraw(self) -> None: ...
+
+
+async def recorded(screen: PanelSurface) -> Samples | None:
+    """What is spoken into the microphone and kept; None where it is dropped."""
+    panel = await screen.apart(lambda: RecordingPanel(lambda: Recorder(screen.device), play, stop_playing))
+    screen.panel = panel
+    try:
+        while not panel.over:
+            panel.tick()
+            screen.redraw()
+            await asyncio.sleep(TICK_S)
+    finally:
+        screen.panel = None
+    if panel.problem is not None:
+        screen.say(panel.problem)
+    return panel.result
+
+
+async def speak(screen: PanelSurface, way: str) -> None:
+    """Records, and attaches the clip or puts its words into the input line. `way` as of `Surface.record`."""
+    from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ
+    from gemma_mlx.tasks.dictation import LAST_HEARD_TOKENS, dictate, heard_until
+
+    samples = await recorded(screen)
+    if samples is None:
+        return
+    conversation = await screen.conversation()
+    clip = await screen.apart(lambda: conversation.prepared("audio", (samples, SAMPLE_RATE_HZ), "speech"))
+    waiting = [chip for chip in screen.waiting.chips if not isinstance(chip, PastedText)]
+    end = await screen.apart(lambda: heard_until(conversation, [*waiting, clip]))
+    if way == "direct" or (way != "dictate" and end <= LAST_HEARD_TOKENS):
+        screen.waiting.chips.append(clip)
+        late = f"; it ends at token {end:,}, where the model may not hear it" if end > LAST_HEARD_TOKENS else ""
+        screen.note(f"{clip.label}{late}")
+        return
+    why = (
+        ""
+        if way
+        else f": as sound it would end at token {end:,}, and the model is sure to hear the first {LAST_HEARD_TOKENS}"
+    )
+    screen.note(f"writing the speech down{why}")
+    text = await screen.with_model(lambda: dictate(conversation.gemma, clip))
+    if text:
+        screen.put(text)
+    else:
+        screen.say("there were no words in it")

@@ -1,0 +1,172 @@
+"""What goes on between the screen and the model: loading, messages in their order, and answers on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from gemma_mlx.errors import GemmaError
+from gemma_mlx.terminal.answering import cut_note
+from gemma_mlx.terminal.chat_commands import tell_notes
+from gemma_mlx.terminal.opening import Left, Opening
+from gemma_mlx.terminal.safe import visible, visible_line
+from gemma_mlx.terminal.screen.answering import DIM, PLAIN, Streaming
+from gemma_mlx.terminal.screen.aside import Aside
+from gemma_mlx.terminal.screen.layout import PROMPT
+from gemma_mlx.terminal.screen.model_thread import ModelThread
+from gemma_mlx.terminal.screen.status import Status
+from gemma_mlx.terminal.surface import Surface
+from gemma_mlx.terminal.waiting import Message
+
+if TYPE_CHECKING:
+    from gemma_mlx.answer import Answer, Reply
+    from gemma_mlx.tasks.conversation import Conversation
+
+SAID_CHARACTERS = 2000
+"""So much of a sent message stands above its answer; of a longer one the beginning."""
+Ask = Callable[[Callable[[int, int], None]], "Answer"]
+
+
+class TalkingSurface(Surface, Protocol):
+    """A surface that answers are shown on while they come."""
+
+    @property
+    def columns(self) -> int: ...
+    def show(self, text: str) -> None:
+        """Shows finished lines, which hold nothing that a terminal obeys but styles of ours."""
+        ...
+
+    def redraw(self) -> None: ...
+    def put_back(self, message: Message) -> None:
+        """Makes a message that was not answered wait to be sent again."""
+        ...
+
+
+class Talk:
+    """One answer at a time; messages sent meanwhile wait. Its methods are called on the screen's loop."""
+
+    def __init__(self, surface: TalkingSurface, opening: Opening) -> None:
+        self.status = Status()
+        self.streaming: Streaming | None = None
+        self.last_reply: Reply | None = None
+        self.thread = ModelThread()
+        self._surface, self._opening = surface, opening
+        self._teller = Aside(asyncio.get_running_loop(), surface)
+        self._conversation: asyncio.Future[Conversation] = asyncio.get_running_loop().create_future()
+
+    async def conversation(self) -> Conversation:
+        """The conversation, once the model is loaded."""
+        return await asyncio.shield(self._conversation)
+
+    async def begin(self) -> None:
+        """Loads the model, and the chat that is gone on with."""
+        self._found(await self.thread.do(lambda: self._opening.first(self._teller)))
+
+    @property
+    def busy(self) -> bool:
+        return self.streaming is not None
+
+    def stop(self) -> None:
+        """The answer on its way stops soon, and what it has said is kept."""
+        if self.streaming is not None:
+            self.streaming.stop.asked = True
+
+    async def answer_all(self) -> None:
+        """Answers the messages that wait, one after the other, unless that goes on already."""
+        await self.conversation()
+        while not self.busy and self._surface.waiting.messages:
+            message = self._surface.waiting.messages.pop(0)
+            if not await self._answered(message):
+                break
+
+    async def answer_again(self) -> None:
+        """Asks the last message again."""
+        conversation = await self.conversation()
+        if not await self._shown(conversation, conversation.retry):
+            self._surface.say("there is no new answer; the old one stays")
+
+    async def change_chat(self, name: str | None) -> None:
+        before = await self.conversation()
+        self._found(await self.thread.do(lambda: self._opening.another(before, name, self._teller)))
+
+    async def change_model(self, folder: str) -> None:
+        """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
+        before = await self.conversation()
+        self._opening.check(folder)
+        self._conversation = asyncio.get_running_loop().create_future()
+        self.status.activity = "loading"
+        left = await self.thread.do(partial(Left, before))
+        del before
+        del before
+        try:
+            found = await self.thread.do(lambda: self._opening.with_model(folder, left, self._teller))
+        except GemmaError:
+            self._found(await self.thread.do(lambda: self._opening.with_model(left.model, left, self._teller)))
+            raise
+        self._found(found)
+        self._surface.note(f"{found.gemma.name} answers from now on")
+
+    async def end(self) -> None:
+        """Saves what is to be saved, once the job at work has ended."""
+        self.stop()
+        if self._conversation.done() and not self._conversation.cancelled():
+            await self.thread.do(self._conversation.result().close)
+            tell_notes(self._surface, self._conversation.result())
+        await self.thread.end()
+
+    async def _answered(self, message: Message) -> bool:
+        """Shows the message and its answer; False where it waits to be sent again."""
+        conversation, surface = await self.conversation(), self._surface
+        chips = "".join(f"  [{visible_line(item.label)}]\n" for item in message.media)
+        said = visible(message.text[:SAID_CHARACTERS]).replace("\n", "\n" + " " * len(PROMPT))
+        surface.show(f"\n\x1b[1m{PROMPT}{said}{PLAIN}\n{DIM}{chips}{PLAIN}")
+        conversation.waiting = [*message.media]
+        try:
+            answered = await self._shown(conversation, lambda progress: conversation.ask(message.text, progress))
+        except GemmaError:
+            surface.put_back(message)
+            raise
+        finally:
+            conversation.waiting = []
+        if not answered:
+            surface.say("there is no answer yet; the message was not kept, and waits to be sent again")
+            surface.put_back(message)
+        return answered
+
+    async def _shown(self, conversation: Conversation, ask: Ask) -> bool:
+        """Shows the answer that `ask` gives and keeps it; False where it was stopped before its first word."""
+        surface = self._surface
+        streaming = self.streaming = Streaming(surface.columns, surface.show, surface.redraw)
+        self.status.activity = "answering"
+        try:
+            reply = await streaming.run(self.thread, ask)
+            kept = reply is not None and await self.thread.do(lambda: conversation.keep(reply))
+            await self.thread.do(conversation.save_cache_if_due)
+        finally:
+            self.streaming, self.status.activity = None, ""
+            self._refresh(conversation)
+            tell_notes(surface, conversation)
+        if reply is None or not kept:
+            return False
+        if note := cut_note(reply, self._opening.max_tokens):
+            surface.say(note)
+        self.last_reply = self.status.reply = reply
+        return True
+
+    def _found(self, conversation: Conversation) -> None:
+        if self._conversation.done():
+            self._conversation = asyncio.get_running_loop().create_future()
+        self._conversation.set_result(conversation)
+        self.status.activity = ""
+        self._refresh(conversation)
+
+    def _refresh(self, conversation: Conversation) -> None:
+        """Brings the status line up to date."""
+        gemma, status = conversation.gemma, self.status
+        memory = gemma.memory()
+        status.model, status.miniature = gemma.name, gemma.miniature
+        status.used_tokens, status.context_tokens = conversation.used_tokens, conversation.context_tokens
+        status.memory_bytes, status.limit_bytes = memory.used_bytes, memory.limit_bytes
+        self._surface.redraw()

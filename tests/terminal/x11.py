@@ -1,0 +1,59 @@
+"""A screen of X11 that nobody sees, and pictures drawn on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+XVFB = shutil.which("Xvfb")
+WIDTH_PX, HEIGHT_PX = 640, 400
+
+
+class VirtualScreen:
+    """`display` is what DISPLAY says, `frame` the file with the screen's pixels: an XWD header, then BGRX."""
+
+    def __init__(self, display: str, frame: Path) -> None:
+        self.display = display
+        self._frame = frame
+
+    def draw(self, picture: Image.Image) -> None:
+        """Sets every pixel of the screen, behind the server's back."""
+        rgb = np.asarray(picture.resize((WIDTH_PX, HEIGHT_PX)).convert("RGB"))
+        header = np.frombuffer(self._frame.read_bytes()[:100], dtype=">u4")
+        with self._frame.open("r+b") as file:
+            file.seek(int(header[0]) + 12 * int(header[19]))  # header_size, ncolors
+            file.write(np.dstack([rgb[..., ::-1], np.zeros_like(rgb[..., :1])]).tobytes())
+
+
+@contextmanager
+def virtual_screen(folder: Path) -> Iterator[VirtualScreen]:
+    """Xvfb on the first free display, for as long as the `with`."""
+    assert XVFB is not None
+    reading, writing = os.pipe()
+    size = f"{WIDTH_PX}x{HEIGHT_PX}x24"
+    command = [XVFB, "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-noreset", "-fbdir"]
+    server = subprocess.Popen(
+        [*command, str(folder)], pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(writing)
+    try:
+        with os.fdopen(reading, "rb") as numbers:
+            yield VirtualScreen(f":{_number(numbers)}", folder / "Xvfb_screen0")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _number(numbers: BinaryIO) -> int:
+    """The display's number, which the server writes as soon as it takes connections."""
+    line = numbers.readline().strip()
+    assert line, "Xvfb ended at once"
+    return int(line)
