@@ -96,7 +96,11 @@ async def export(surface: Surface, name: str, rest: str) -> None:
     if not rest:
         raise UsageError("/export needs a file: /export FILE.md or FILE.json")
     conversation, path = await surface.conversation(), typed_path(rest)
-    await surface.apart(lambda: export_chat(conversation, path))
+    record = conversation.record
+    called = (record.name if record is not None else None) or "chat"
+    turns = [*conversation.turns]
+    for note in await surface.apart(lambda: export_chat(called, turns, path)):
+        surface.say(note)
     surface.note(f"written: {path}")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gemma_mlx.terminal.safe import visible_line
-from gemma_mlx.terminal.screen.markdown import MarkdownStream
 from gemma_mlx.terminal.screen.model_thread import ModelThread, Stop
 
 if TYPE_CHECKING:
@@ -31,6 +30,10 @@ class Streaming:
         self.stop = Stop()
         self.thought_tokens = 0
         self.thoughts = ""
+        from gemma_mlx.terminal.screen.markdown import (
+            MarkdownStream,  # takes a tenth of a second: not before the prompt
+        )
+
         self._markdown = MarkdownStream(columns)
         self._pieces: deque[tuple[Channel, str]] = deque()
         self._show, self._redraw = show, redraw

@@ -99,7 +99,6 @@ class Talk:
         self.status.activity = "loading"
         left = await self.thread.do(partial(Left, before))
         del before
-        del before
         try:
             found = await self.thread.do(lambda: self._opening.with_model(folder, left, self._teller))
         except GemmaError:
