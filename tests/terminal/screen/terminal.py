@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyte
@@ -19,7 +20,7 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 20
+WAIT_S = 5
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
 
@@ -129,9 +130,8 @@ def play(
             terminal = Terminal(keys, columns, rows)
             output = Vt100_Output(terminal, lambda: terminal.size, enable_cpr=False)
             with create_app_session(input=keys, output=output):
-                screen = app.Screen(
-                    begin or (lambda _: Conversation(gemma)), list(files), InMemoryHistory(), 2048, False, output
-                )
+                opening = SimpleNamespace(first=begin or (lambda _: Conversation(gemma)), max_tokens=2048, save=False)
+                screen = app.Screen(opening, list(files), InMemoryHistory(), False, output)
                 chat = Chat(terminal, screen, gemma)
                 talk = asyncio.create_task(screen.talk())
                 try:

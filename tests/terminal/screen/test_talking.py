@@ -15,7 +15,7 @@ from tests.terminal.screen.terminal import Chat, play
 def test_a_message_is_answered_above_the_input_line() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("Hello\r")
-        await chat.see("first after")
+        await chat.see("first 0.00 s")
         above, _, below = chat.text.partition("Good day to you.")
         assert "> Hello" in above
         assert below.split("\n")[-2:][0].startswith(">")
@@ -29,7 +29,7 @@ def test_a_message_is_answered_above_the_input_line() -> None:
 def test_nothing_but_the_talk_is_left_on_the_screen_when_it_ends() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("Hello\r")
-        await chat.see("first after")
+        await chat.see("first 0.00 s")
         chat.type("\x04")
 
     chat = play(scenario, spoken("Good day."), leave=False)
@@ -109,7 +109,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_turn() -> None:
         await chat.see("Begun")
         chat.type("\x03")
         more.set()
-        await chat.see("first after")
+        await chat.see("first 0.00 s")
         chat.type("two\r")
         await chat.see("Second.")
 
@@ -192,7 +192,7 @@ def test_screen_work_is_limited_to_a_few_drawings_a_second() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("go\r")
         began_s = time.monotonic()
-        await chat.see("first after")
+        await chat.see("first 0.00 s")
         seconds = time.monotonic() - began_s
         drawings = chat.terminal.sent.count("\x1b[?2026h")
         assert drawings < 15 * seconds + 15
