@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -42,14 +43,14 @@ def measure(seconds: float, busy: bool) -> dict[str, Any]:
     if listener.returncode:
         raise GemmaError(f"the listener failed: {(listener.stderr.splitlines() or ['it was killed'])[-1]}")
     found: dict[str, Any] = json.loads(listener.stdout)
-    return {"busy": busy, **found}
+    return {"busy": busy, "load_average": os.getloadavg()[0], **found}
 
 
 def _line(point: dict[str, Any]) -> str:
     lost = "  ".join(f"{kind} {point[f'{kind}_samples']}" for kind in ("lost", "repeated", "silent", "changed"))
     return (
         f"{'busy' if point['busy'] else 'alone':5}  {point['blocks']} blocks of {point['block_ms']:.0f} ms, "
-        f"{point['numbered_samples']:,} samples: {lost}\n"
+        f"{point['numbered_samples']:,} samples: {lost}; load {point['load_average']:.1f}\n"
         f"       callback {point['callback_median_ms']:.3f} ms, 99 of 100 {point['callback_99_ms']:.3f}, longest "
         f"{point['callback_max_ms']:.3f} (processor {point['callback_cpu_max_ms']:.3f}); longest gap between two "
         f"{point['gap_max_ms']:.0f} ms; overflows {point['overflows']}\n"
