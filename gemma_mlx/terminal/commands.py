@@ -41,7 +41,7 @@ COMMANDS = (
     Command(("image", "video", "audio"), "PATH", "attach a file; dragging one in does so too", media.attach, True),
     Command(("shot",), "[region|window|screen]", "attach a screenshot", media.shot, False, media.SHOTS),
     Command(("paste",), "", "attach the picture in the clipboard", media.paste),
-    Command(("mic",), "[direct|dictate|devices|N]", "speak; by way of text, or device N", media.mic, False, media.MICS),
+    Command(("mic",), "[direct|dictate|devices|DEVICE]", "speak, or choose a microphone", media.mic, False, media.MICS),
     Command(("drop",), "[N]", "take back what waits, or chip N of it", media.drop),
     Command(("detail",), "70..1120|auto", "tokens per picture", media.detail, False, media.DETAIL_CHOICES),
     Command(("think",), "on|off|N", "think first; N tokens at most", chat.think, False, ("on", "off")),
