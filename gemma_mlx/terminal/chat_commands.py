@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 async def think(surface: Surface, name: str, rest: str) -> None:
     counted = rest.isdecimal() and rest.isascii() and len(rest) < 10
     if rest not in ("on", "off") and not counted:
-        raise UsageError(f"/think takes on, off or the most tokens of thought, not {rest!r}")
+        raise UsageError(f"/think takes on, off or a number of tokens, not {rest!r}")
     conversation = await surface.conversation()
     conversation.thinking = int(rest) if counted else rest == "on"
     if counted and int(rest):
