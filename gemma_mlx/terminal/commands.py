@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import chat_commands as chat
@@ -79,4 +79,4 @@ async def run_command(surface: Surface, line: str) -> None:
 
 def is_command(line: str) -> bool:
     """Whether a line is meant as a command: a slash and a word. A path that is dragged in has more slashes."""
-    return line.startswith("/") and "/" not in line.split(maxsplit=1)[0][1:] and not Path(line).exists()
+    return line.startswith("/") and "/" not in line.split(maxsplit=1)[0][1:] and not os.path.exists(line)  # noqa: PTH110  # False also for a name that is too long
