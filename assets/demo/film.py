@@ -1,4 +1,4 @@
-"""An asciinema recording as an animated GIF, in the font that matplotlib brings: each screen that stood for a moment."""
+"""An asciinema recording as an animated GIF: each screen that stood a while, in the font that matplotlib brings."""
 
 from __future__ import annotations
 
