@@ -62,6 +62,11 @@ class Waiting:
             return labels
         return [self.chips.pop(number - 1).label] if 0 < number <= len(self.chips) else []
 
+    def drop_last(self) -> None:
+        """Takes back the chip that came last; without chips, the message that came last."""
+        if self.chips or self.messages:
+            (self.chips or self.messages).pop()
+
     def lines(self, columns: int) -> list[str]:
         """A line for each of them, safe to show."""
         lines = [f"[{number}] {chip.label}" for number, chip in enumerate(self.chips, start=1)]
