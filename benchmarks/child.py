@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def measure_point(point: PlannedPoint, progress: Callable[[str], None] = lambda 
             stdin=subprocess.PIPE,  # ends with this process, however that ends, and the child with it
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=_environment(),
+            env=child_environment(os.environ),
             text=True,
         )
         try:
@@ -53,10 +53,10 @@ def measure_point(point: PlannedPoint, progress: Callable[[str], None] = lambda 
         return found if code == 0 else {**found, "peak_bytes": None, "error": f"{_why(code, errors.read())} ({phase})"}
 
 
-def _environment() -> dict[str, str]:
-    """The child's environment, in which it finds this package as this process did."""
-    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment`, in which a child finds this package as this process did."""
+    paths = [str(Path(__file__).parents[1]), environment.get("PYTHONPATH", "")]
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _why(code: int, told: bytes) -> str:

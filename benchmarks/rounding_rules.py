@@ -1,4 +1,4 @@
-"""Ways to round a matrix to few bits at equal size, beside the one of `convert/packing.py`. None is used by `convert`.
+"""Ways to round a matrix to few bits at equal size, beside the one of `convert/rounding.py`. None is used by `convert`.
 
 Each takes numbers [R, C] and the second moments of what they are multiplied with, X^T X / n [C, C], and returns what
 the packed matrix would stand for. Scale and bias are bfloat16 wherever they come from.
@@ -12,8 +12,8 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
-from convert.packing import round_groups
 from convert.recipes import Packing
+from convert.rounding import round_groups
 
 Rule = Callable[[mx.array, mx.array, Packing], mx.array]
 Groups = tuple[mx.array, mx.array, mx.array]

@@ -5,7 +5,7 @@
 A scripted model says a page of Markdown over and over at the rate of a fast Mac; it computes nothing, so whatever time
 of a processor the screen's thread takes is the screen's own. Meanwhile somebody types. For each size of the window, one
 line: the thread's time in percent of the time that the answer took, which is what it could take from the model at most;
-how much later than due tokens were handed on, of 95 of 100; how long a key took until it was on its way to the terminal,
+how much later than due tokens were handed on, of 95 of 100; how long until a key was on its way to the terminal,
 of half of them and of 95 of 100; drawings and bytes per second.
 The last line is all of it in JSON.
 """

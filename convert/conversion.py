@@ -24,7 +24,7 @@ from convert.job import Job, job_of, packed, slices_of
 from convert.journal import Identity
 from convert.lattice_check import look_at_lattice, require_on_lattice, tensors_off_lattice
 from convert.model_card import CARD_FILE, model_card
-from convert.overlap import in_order
+from convert.overlap import in_order, keep_freed_memory
 from convert.packed_source import PackedTensor, Repacking, count_repacking
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Recipe, recipe_named
@@ -38,7 +38,7 @@ from gemma_mlx.errors import CheckpointError
 
 SHARD_BYTES = 5_000_000_000
 MOST_THREADS = 4
-"""Packing, on a CPU; more would wait for the disk."""
+"""Packing; more would wait for the disk."""
 
 Progress = Callable[[int, int], None]
 
@@ -166,6 +166,7 @@ def _write_shards(
     work: PartialFolder, recipe: Recipe, jobs: list[Job], shards: list[Shard], progress: Progress
 ) -> None:
     """Converts every tensor that is not yet."""
+    keep_freed_memory()
     finished = work.journal.finished
     total_bytes = sum(job.tensor.nbytes for job in jobs)
     done_bytes = sum(job.tensor.nbytes for job in jobs if job.tensor.name in finished)
@@ -173,7 +174,7 @@ def _write_shards(
         _require_kept(work.folder, shard, [job for job in jobs if job.tensor.name in finished])
         left = [job for job in jobs if job.outputs[0].name in shard.places and job.tensor.name not in finished]
         with ShardWriter(work.folder, shard) as file, WriteBehind(file, work.journal) as writer:
-            for part in in_order(packed, slices_of(left), packing_threads()):
+            for part in in_order(packed, slices_of(left), packing_threads(recipe)):
                 name = part.job.tensor.name
                 for output, numbers in zip(part.outputs, part.numbers, strict=True):
                     writer.write(output.name, numbers)
@@ -206,6 +207,8 @@ def _by_kind(jobs: list[Job], tallies: Mapping[str, Tally]) -> dict[str, Tally]:
     return dict(sorted(changes.items()))
 
 
-def packing_threads() -> int:
-    """How many threads pack: MLX computes on one core for each that asks it, and on a GPU for all that ask."""
-    return min(MOST_THREADS, os.cpu_count() or 1) if mx.default_device() == mx.cpu else 0
+def packing_threads(recipe: Recipe) -> int:
+    """How many threads pack: NumPy computes on one core for each that asks it. So does MLX, which finds the lattice,
+    but a GPU computes for all that ask: then it is the caller's own."""
+    finds_lattice = recipe.packing is not None and recipe.packing.on_lattice
+    return 0 if finds_lattice and mx.default_device() != mx.cpu else min(MOST_THREADS, os.cpu_count() or 1)

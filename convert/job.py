@@ -131,6 +131,6 @@ def _outcome(job: Job, rows: mx.array) -> tuple[tuple[mx.array, ...], Tally]:
     if job.copied:
         return (rows,), Tally()
     if job.packing is None:
-        return (rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16),), Tally()
+        return (rows if rows.dtype == mx.int64 else rows.astype(mx.bfloat16, stream=mx.cpu),), Tally()
     done = pack_lattice_rows(rows, job.packing) if job.packing.on_lattice else pack_rows(rows, job.packing)
     return (done.codes, done.scales, done.biases), done.tally

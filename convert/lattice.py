@@ -29,8 +29,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.packing import PackedRows, round_groups, side_by_side
+from convert.packing import PackedRows, side_by_side
 from convert.recipes import Packing
+from convert.rounding import Floats, bfloat16, round_groups
 from convert.tally import Tally
 
 BLOCK = 32
@@ -41,8 +42,6 @@ HALF_ULP = 0x8000
 LEAST_NORMAL = 2.0**-126
 """GPUs take what is smaller for 0."""
 _DTYPES = {"BF16": mx.bfloat16, "F32": mx.float32}
-
-Floats = NDArray[np.float32]
 
 
 def pack_lattice_rows(rows: mx.array, packing: Packing) -> PackedRows:
@@ -69,7 +68,7 @@ def pack_lattice_rows(rows: mx.array, packing: Packing) -> PackedRows:
         off_lattice = len(others) - int(np.array(is_on).sum())
     tally = _tally(blocks, codes * scales + biases, off_lattice)
     row_count = rows.shape[0]
-    words = side_by_side(codes.astype(mx.uint8).reshape(row_count, -1), packing.bits)
+    words = mx.array(side_by_side(np.array(codes.astype(mx.uint8)).reshape(row_count, -1), packing.bits))
     scales, biases = (part.astype(_DTYPES[packing.scale_dtype]).reshape(row_count, -1) for part in (scales, biases))
     mx.eval(words, scales, biases)
     return PackedRows(words, scales, biases, tally)
@@ -128,7 +127,7 @@ def search_steps(blocks: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         step = np.where(extremum > 0, extremum, 1)[todo] / extreme_level
         levels[todo] = np.clip(np.rint(blocks[todo] / step), LOWEST, HIGHEST)
         steps[todo] = _middle_step(blocks[todo], levels[todo])
-        is_found[todo] = (_bfloat16(levels[todo] * steps[todo]) == blocks[todo]).all(axis=1, keepdims=True)
+        is_found[todo] = (bfloat16(levels[todo] * steps[todo]) == blocks[todo]).all(axis=1, keepdims=True)
     return levels, steps, is_found
 
 
@@ -144,9 +143,3 @@ def _middle_step(blocks: Floats, levels: Floats) -> Floats:
     mantissa, exponent = np.frexp(middle)
     cut: Floats = np.ldexp(np.rint(mantissa * 2**STEP_BITS), exponent - STEP_BITS).astype(np.float32)
     return cut
-
-
-def _bfloat16(values: Floats) -> Floats:
-    """Rounded to bfloat16, ties to even."""
-    bits = values.view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + (bits >> 16 & np.uint32(1))) & np.uint32(0xFFFF0000)).view(np.float32)

@@ -1,4 +1,7 @@
-"""Work of several threads, taken in order: reading ahead of packing, and packing several slices at a time."""
+"""Work of several threads, taken in order: reading ahead of packing, and packing several slices at a time.
+
+Arrays come and go with each slice, so their memory is kept for the next.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+import numpy as np
+
+KEPT_BLOCK_BYTES = 1 << 24
+"""More than any array of a slice has."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,3 +52,12 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep the memory of freed arrays for the next ones.
+
+    glibc gives a block back to the system unless one as large was freed before, and to be given it again, page by page,
+    takes as long as half of the packing. Other C libraries keep blocks by themselves.
+    """
+    np.empty(KEPT_BLOCK_BYTES, np.uint8)  # freed at once

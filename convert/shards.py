@@ -126,4 +126,4 @@ class ShardWriter:
 
 def as_numbers(rows: mx.array) -> npt.NDArray[Any]:
     """`rows` as `ShardWriter` takes them: bfloat16 as its bits."""
-    return np.array(rows.view(mx.uint16) if rows.dtype == mx.bfloat16 else rows)
+    return np.array(rows.view(mx.uint16, stream=mx.cpu) if rows.dtype == mx.bfloat16 else rows)

@@ -5,6 +5,7 @@ Plain reads rather than a memory map: mapped pages count as resident memory.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -21,8 +22,10 @@ from gemma_mlx.checkpoint import TensorInfo
 from gemma_mlx.errors import CheckpointError
 
 SLICE_NUMBERS = 1 << 19
-"""Read and packed at once: small enough for the processor's cache, which makes packing four times as fast as whole
-tensors, and so small that the size of a tensor does not matter for memory."""
+"""Read at once, and handed from thread to thread: so many that the handing does not count, and so few that the size of
+a tensor does not matter for memory."""
+KEPT_BYTES = 1 << 23
+"""Of what was read, in Linux's page cache."""
 
 
 class Readable(Protocol):
@@ -62,13 +65,35 @@ class SourceTensor(Protocol):
         ...
 
 
+class _ReadOnce:
+    """A file on Linux whose bytes leave the page cache once they were read.
+
+    No byte is needed twice, and others would have to go for them. The pages that they leave take the next bytes: in a
+    virtual machine, to be given new pages takes ten times as long as to read (2.1 ns of a core a byte against 0.2).
+    """
+
+    def __init__(self, stream: io.FileIO) -> None:
+        self._stream = stream
+        self._kept_bytes = 0
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        count = self._stream.readinto(buffer)
+        self._kept_bytes += count or 0
+        if self._kept_bytes >= KEPT_BYTES:
+            os.posix_fadvise(self._stream.fileno(), 0, self._stream.tell(), os.POSIX_FADV_DONTNEED)
+            self._kept_bytes = 0
+        return count
+
+
 @contextmanager
 def _opened_file(info: TensorInfo) -> Iterator[Readable]:
     with info.file.open("rb", buffering=0) as stream:
         stream.seek(info.start)
         if hasattr(os, "posix_fadvise"):  # Linux reads twice as far ahead then; macOS does so by itself
             os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_SEQUENTIAL)
-        yield stream
+            yield _ReadOnce(stream)
+        else:
+            yield stream
 
 
 @dataclass(frozen=True)
@@ -134,5 +159,5 @@ _STORED = {"BF16": "<u2", "F32": "<f4", "U32": "<u4", "U8": "u1", "I64": "<i8"}
 
 def _all_finite(numbers: npt.NDArray[Any]) -> bool:
     if numbers.dtype == np.uint16:  # bfloat16: NaN and infinity are those whose exponent is all ones
-        return not ((numbers & np.uint16(0x7F80)) == 0x7F80).any()
+        return int((numbers & np.uint16(0x7FFF)).max(initial=0)) < 0x7F80
     return bool(np.isfinite(numbers).all())

@@ -17,8 +17,8 @@ from convert.tally import Tally
 
 SYNC_BYTES = 256_000_000
 """So many bytes are written before the disk is waited for; a kill loses no more than these."""
-MOST_WAITING = 16
-"""Slices packed and not yet written."""
+MOST_WAITING_BYTES = 64_000_000
+"""Packed and not yet written: what is packed in the time that the disk is waited for."""
 
 
 class WriteBehind:
@@ -31,7 +31,9 @@ class WriteBehind:
     def __init__(self, shard: ShardWriter, journal: Journal) -> None:
         self._shard, self._journal = shard, journal
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        """What the thread is to do, and how many bytes it writes then."""
+        self._waiting_bytes = 0
         self._tallies: dict[str, Tally] = defaultdict(Tally)
         self._finished: dict[str, Tally] = {}
         self._unsynced_bytes = 0
@@ -39,7 +41,7 @@ class WriteBehind:
 
     def write(self, name: str, numbers: npt.NDArray[np.generic]) -> None:
         """Appends rows to the tensor `name` of the shard."""
-        self._later(lambda: self._write(name, numbers))
+        self._later(lambda: self._write(name, numbers), numbers.nbytes)
 
     def count(self, tensor: str, tally: Tally) -> None:
         """Adds `tally` to that of the source's `tensor`."""
@@ -65,14 +67,17 @@ class WriteBehind:
             with suppress(OSError):
                 self._sync()
             return
-        for future in self._waiting:
+        for future, _ in self._waiting:
             future.result()
         self._sync()
 
-    def _later(self, task: Callable[[], None]) -> None:
-        self._waiting.append(self._thread.submit(self._unless_failed, task))
-        while self._waiting and (self._waiting[0].done() or len(self._waiting) > MOST_WAITING):
-            self._waiting.popleft().result()
+    def _later(self, task: Callable[[], None], nbytes: int = 0) -> None:
+        self._waiting.append((self._thread.submit(self._unless_failed, task), nbytes))
+        self._waiting_bytes += nbytes
+        while self._waiting and (self._waiting[0][0].done() or self._waiting_bytes > MOST_WAITING_BYTES):
+            future, written_bytes = self._waiting.popleft()
+            future.result()
+            self._waiting_bytes -= written_bytes
 
     def _unless_failed(self, task: Callable[[], None]) -> None:
         if self._failed:

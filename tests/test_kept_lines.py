@@ -19,7 +19,7 @@ def test_what_is_no_object_is_passed_over_and_a_cut_line_cut_off(tmp_path: Path)
     path.write_bytes(whole + b'[1]\n\xff\n{"b": 2}\n{"c"')
     lines = KeptLines(path)
     lines.close()
-    assert lines.found == [{"a": "\n\u2028"}, {"b": 2}]
+    assert (lines.found, lines.passed_over) == ([{"a": "\n\u2028"}, {"b": 2}], 2)
     assert path.read_bytes() == whole + b'[1]\n\xff\n{"b": 2}\n'
 
 

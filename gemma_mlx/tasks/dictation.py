@@ -2,26 +2,29 @@
 
 The 12B is reported to lose sound that stands past 450 to 500 tokens from the beginning of the context, while it sees
 pictures anywhere (Hugging Face, google/gemma-4-12B-it, discussion 45: one reporter, with controls; not measured here).
-So a clip goes to the model as sound only where its last token stands before position 450:
+So a clip goes to the model as sound only where its last token stands before position 450, of whatever size the model:
 
-    system and template  15 tokens, clip of 10 s 250 tokens   ends at 265    heard directly
-    clip of 20 s         500 tokens                           ends at 515    written down
+    system and template  20 tokens, clip of 12 s 300 tokens   ends at 320    heard directly
+    clip of 20 s         500 tokens                           ends at 520    written down
     after ten turns      begins at 2,000                      ends past it   written down
 
-What is written down is transcribed in a context of its own, that holds Google's prompt for it and the clip. There too
-the end of a clip of 30 s (750 tokens) lies past the limit, but nothing else pushes it further.
+What is written down is transcribed in a context of its own, as `gemma-mlx transcribe` does it: with Google's prompt,
+and a clip that is longer than what ends before that position there (about 14 s) in more than one window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gemma_mlx.gemma import Gemma
+from gemma_mlx.gemma import MAX_TOKENS, Gemma
 from gemma_mlx.tasks.conversation import Conversation
-from gemma_mlx.tasks.transcription import transcribe
+from gemma_mlx.tasks.listening import Listener
+from gemma_mlx.tasks.transcript import segments
+from gemma_mlx.tasks.transcription import Wanted
 from gemma_mlx.tasks.turn import Attached, Turn
+from gemma_mlx.tasks.windows import HEARD_POSITIONS, Samples, best_aim, speech_windows
 
-LAST_HEARD_TOKENS = 450
+LAST_HEARD_TOKENS = HEARD_POSITIONS
 """A sound that ends before this position is taken to be heard."""
 
 
@@ -33,11 +36,14 @@ def heard_until(conversation: Conversation, attached: Sequence[Attached], text: 
     return max(span.start + span.length for span in prompt.spans if span.kind == "audio")
 
 
-def dictate(gemma: Gemma, clip: Attached) -> str:
-    """What is said in a clip that is prepared, transcribed in a session of its own.
+def dictate(gemma: Gemma, samples: Samples) -> str:
+    """What is said in [n] samples at 16 kHz, transcribed greedily in a session of its own; "" where nobody speaks.
 
     Beside the chat's session that takes one window of the sliding layers more (0.34 GB of the 12B), out of the plan's
-    reserve of 5 %. InputError for a clip of more than 30 s.
+    reserve of 5 %.
     """
-    assert clip.media is not None
-    return transcribe(gemma, clip.media).text.strip()
+    listener = Listener(gemma, Wanted(), max_tokens=MAX_TOKENS)
+    aim = best_aim(miniature=gemma.miniature, prompt_tokens=listener.prompt_tokens, subtitles=False)
+    windows = speech_windows([samples], aim)
+    heard = segments(windows, lambda window: listener.hear(window.samples, window.spoken_s))
+    return " ".join(segment.text for segment in heard if segment.text)

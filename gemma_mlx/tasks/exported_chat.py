@@ -8,6 +8,7 @@ import json
 import mimetypes
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -125,7 +126,7 @@ def _json(name: str, turns: Sequence[Turn], files: _Files) -> Iterator[str]:
         parts += [_part(item, files) for item in turn.attached if item.kind == "audio"]
         answer = {"role": "assistant", "content": turn.answer, **({"reasoning": turn.thought} if turn.thought else {})}
         messages += [{"role": "user", "content": parts if turn.attached else turn.text}, answer]
-    told = [{"asked_at": turn.asked_at, **turn.figures} for turn in turns]
+    told = [{"asked_at": turn.asked_at, **asdict(turn.settings), **turn.figures} for turn in turns]
     yield json.dumps({"name": name, "messages": messages, "turns": told}, ensure_ascii=False, indent=1) + "\n"
 
 

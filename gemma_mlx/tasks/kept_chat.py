@@ -39,7 +39,8 @@ class KeptChat:
     """A chat's place on the disk, held against other processes until `close`. It has none before its first message.
 
     What a method is told is on the disk when it returns. Where the disk does not let it, it returns a line that says
-    so; what is missing is held, and comes before what the next method is told.
+    so; what is missing is held, and comes before what the next method is told. It is told things by one thread at a
+    time, and nothing after `close`.
     """
 
     def __init__(self, folder: Path | None = None, name: str | None = None) -> None:

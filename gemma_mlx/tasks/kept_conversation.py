@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gemma_mlx.errors import UsageError
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.tasks.chat_media import prepare_again
 from gemma_mlx.tasks.conversation import Conversation
@@ -25,9 +26,12 @@ class Chosen:
 def kept_chat(chosen: Chosen) -> KeptChat | None:
     """The place on the disk of the chat that is wanted; None where nothing is to be kept. No model is needed.
 
-    UsageError where there is no such chat or name, GemmaError where another process has it.
+    UsageError where there is no such chat or name, or one is wanted that is not to be kept; GemmaError where another
+    process has it.
     """
     if not chosen.save:
+        if chosen.resume or chosen.name is not None:
+            raise UsageError("a chat that is not saved can be neither resumed nor named; leave --no-save out")
         return None
     if chosen.resume:
         return latest_chat() if chosen.name is None else open_chat(chosen.name)

@@ -98,6 +98,13 @@ def recording_windows(blocks: Iterable[Samples], aim: Aim) -> Iterator[Window]:
     yield from windows
 
 
+def from_first_to_last_word(samples: Samples) -> Samples:
+    """[n] samples without the silence at both ends, but for a margin; all of them where nobody speaks."""
+    whole_s = len(samples) / SAMPLE_RATE_HZ + 1
+    windows = list(speech_windows([samples], Aim(whole_s, whole_s)))
+    return windows[0].samples if windows else samples
+
+
 class _Cutter:
     """Follows who speaks, hop by hop of 10 ms, and holds the samples that may still be sent."""
 

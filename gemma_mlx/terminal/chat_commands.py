@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
 
 
 async def think(surface: Surface, name: str, rest: str) -> None:
-    if rest not in ("on", "off") and not (rest.isdecimal() and rest.isascii() and len(rest) < 10 and int(rest)):
-        raise UsageError(f"/think takes on, off or the most tokens of thought, not {rest!r}")
+    counted = rest.isdecimal() and rest.isascii() and len(rest) < 10
+    if rest not in ("on", "off") and not counted:
+        raise UsageError(f"/think takes on, off or a number of tokens, not {rest!r}")
     conversation = await surface.conversation()
-    conversation.thinking = int(rest) if rest.isdigit() else rest == "on"
-    surface.note(f"thinking is on, for at most {int(rest):,} tokens" if rest.isdigit() else f"thinking is {rest}")
+    conversation.thinking = int(rest) if counted else rest == "on"
+    if counted and int(rest):
+        surface.note(f"thinking is on, for at most {int(rest):,} tokens")
+    else:
+        surface.note(f"thinking is {'on' if conversation.thinking else 'off'}")
 
 
 async def thoughts(surface: Surface, name: str, rest: str) -> None:
@@ -77,7 +82,8 @@ async def named(surface: Surface, name: str, rest: str) -> None:
     if record is None:
         raise UsageError("this chat is not kept (--no-save), so it has no name; /export writes it into a file")
     record.rename(rest)
-    surface.note(f"this chat is called {record.name} now; gemma-mlx chat --session {record.name} goes on with it")
+    quoted = shlex.quote(record.name or rest)
+    surface.note(f"this chat is called {record.name} now; gemma-mlx chat --session {quoted} goes on with it")
 
 
 async def sessions(surface: Surface, name: str, rest: str) -> None:
@@ -85,7 +91,9 @@ async def sessions(surface: Surface, name: str, rest: str) -> None:
 
     chats = await surface.apart(list_chats)
     for chat in chats:
-        surface.say(f"{chat.name}  {chat.turns} turns  {chat.changed_at[:16].replace('T', ' ')}")
+        surface.say(
+            f"{chat.name}  {chat.turns} turn{'s' * (chat.turns != 1)}  {chat.changed_at[:16].replace('T', ' ')}"
+        )
     if not chats:
         surface.say("no chat is kept yet")
 

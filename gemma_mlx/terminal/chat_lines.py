@@ -145,6 +145,7 @@ class LineChat:
         used_tokens = reply.prompt_tokens + reply.generated_tokens
         told = [
             f"re-used {reply.reused_tokens:,} of {reply.prompt_tokens:,} tokens",
+            f"{reply.thought_tokens:,} tokens of thought" if reply.thought_tokens else None,
             speed(reply),
             f"context {used_tokens:,} of {self._conversation.context_tokens:,}",
         ]

@@ -98,18 +98,14 @@ async def mic(surface: Surface, name: str, rest: str) -> None:
 
         for device in await surface.apart(input_devices):
             surface.say(f"{device.index}  {device.name}{'  (default)' if device.default else ''}")
-    elif rest.isdigit():
-        from gemma_mlx.terminal.capture.microphone import input_devices
-
-        devices = {device.index: device for device in await surface.apart(input_devices)}
-        if int(rest) not in devices:
-            raise UsageError(f"there is no input device {rest}; /mic devices lists them")
-        surface.device = int(rest)
-        surface.note(f"the microphone is {devices[int(rest)].name} from now on")
     elif rest in ("", "direct", "dictate"):
         await surface.record(rest)
     else:
-        raise UsageError(f"/mic takes direct, dictate, devices or the number of a device, not {rest!r}")
+        from gemma_mlx.terminal.capture.microphone import input_device
+
+        chosen = await surface.apart(lambda: input_device(rest))
+        surface.device = chosen.index
+        surface.note(f"the microphone is {chosen.name} from now on")
 
 
 async def drop(surface: Surface, name: str, rest: str) -> None:

@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from convert.conversion import convert_checkpoint
-from convert.recipes import RECIPES
+from convert.conversion import convert_checkpoint, packing_threads
+from convert.recipes import RECIPES, recipe_named
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.config import read_config
 from gemma_mlx.errors import CheckpointError, GemmaWarning, UsageError
@@ -299,3 +299,9 @@ def test_written_names_are_canonical_names_with_mlx_prefix(source: Path, tmp_pat
         "embed_audio",
     }
     assert all(name.startswith("language_model.model.") for name in names if name.startswith("language_model."))
+
+
+def test_a_gpu_is_asked_by_one_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx, "default_device", lambda: mx.gpu)
+    assert packing_threads(recipe_named("qat")) == 0
+    assert packing_threads(recipe_named("4bit")) >= 1  # which computes on the host

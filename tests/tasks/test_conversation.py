@@ -186,8 +186,8 @@ def test_several_undos_go_back_as_far_as_there_are_snapshots(miniature: Gemma, p
 
 def test_more_undos_than_snapshots_are_exact_all_the_same(miniature: Gemma) -> None:
     conversation = spoken(miniature)
-    for question in ("Hello", "Who are you?", "What is 2 + 3?"):
-        say(conversation, FILLER + question)
+    for question in (FILLER + "Hello", FILLER + "Who are you?", "What is 2 + 3?"):
+        say(conversation, question)
     conversation.undo()
     conversation.undo()
     expected = cold(miniature, conversation, "And now?", FEW)

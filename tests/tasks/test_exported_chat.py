@@ -94,7 +94,7 @@ def test_json_holds_messages_that_the_model_takes_as_they_are(
     assert first["content"][0]["image"].digest == shown.digest == second["content"][0]["image"].digest
     assert first["content"][2]["audio"].digest == heard.digest
     assert answer == {"role": "assistant", "content": "A circle.", "reasoning": "Look: </details> <b>"}
-    assert found["turns"][0]["generated_tokens"] == 3
+    assert (found["turns"][0]["generated_tokens"], found["turns"][1]["system"]) == (3, "Be brief.")
     assert found["name"] == "trip"
 
 

@@ -163,6 +163,8 @@ def test_a_renamed_chat_keeps_its_media_and_its_lock() -> None:
     assert chat.name == "trip to Rome"
     with pytest.raises(GemmaError, match="'trip to Rome' is open elsewhere"):
         open_chat("trip to Rome")
+    assert isinstance(picture.source, Path)
+    assert picture.source.parent == chats_folder() / "trip to Rome" / "media"
     picture.prepare()
     assert chat.ask(Turn("Again", [picture])) is None
     assert len(list((chats_folder() / "trip to Rome" / "media").iterdir())) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,11 @@ def begun(gemma: Gemma, picture: Path, filler: str = "", **asked: object) -> Con
     return conversation
 
 
-@pytest.mark.parametrize("cache", ["saved", "killed before", "another model's"])
+@pytest.mark.parametrize("cache", ["saved", "killed before", "damaged", "another model's"])
 def test_a_resumed_chat_goes_on_as_if_it_had_not_been_left(
-    miniature: Gemma, picture: Path, cache: str, own_home: Path
+    miniature: Gemma, picture: Path, cache: str, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = begun(miniature, picture, FILLER, system="Be brief.")
+    chat = begun(miniature, picture, FILLER if cache == "saved" else "", system="Be brief.")
     left = [(item.digest, item.label, item.detail) for turn in chat.turns for item in turn.attached]
     whole = say(chat, "What is 2 + 3?")
     chat.undo()
@@ -49,6 +50,8 @@ def test_a_resumed_chat_goes_on_as_if_it_had_not_been_left(
     else:
         chat.close()
     if cache == "another model's":
+        monkeypatch.setattr(miniature, "identity", replace(miniature.identity, model="another"))
+    if cache == "damaged":
         [path] = own_home.glob("chats/*/cache")
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
@@ -60,8 +63,8 @@ def test_a_resumed_chat_goes_on_as_if_it_had_not_been_left(
     reply = say(again, "What is 2 + 3?")
     assert (reply.tokens, reply.prompt_tokens) == (whole.tokens, whole.prompt_tokens)
     assert reply.reused_tokens == 0 if cache != "saved" else reply.reused_tokens > 256
-    assert len(notes) == int(cache == "another model's")
-    assert all("the prompt is computed anew" in note for note in notes)
+    why = {"damaged": ["it is damaged"], "another model's": ["it is of another model"]}.get(cache, [])
+    assert [note.split(": ")[1].split(";")[0] for note in notes] == why
     again.close()
 
 
@@ -121,6 +124,9 @@ def test_without_saving_nothing_at_all_is_written(miniature: Gemma, picture: Pat
     chat.close()
     assert (notes, chat.take_notes()) == ([], [])
     assert not own_home.exists()
+    for chosen in (Chosen(resume=True, save=False), Chosen(name="Rome", save=False)):
+        with pytest.raises(UsageError, match="leave --no-save out"):
+            kept_chat(chosen)
 
 
 def test_which_chat_is_wanted(miniature: Gemma) -> None:

@@ -38,11 +38,9 @@ def virtual_screen(folder: Path) -> Iterator[VirtualScreen]:
     """Xvfb on the first free display, for as long as the `with`."""
     assert XVFB is not None
     reading, writing = os.pipe()
-    size = f"{WIDTH_PX}x{HEIGHT_PX}x24"
-    command = [XVFB, "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-noreset", "-fbdir"]
-    server = subprocess.Popen(
-        [*command, str(folder)], pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    flags = ["-screen", "0", f"{WIDTH_PX}x{HEIGHT_PX}x24", "-nolisten", "tcp", "-noreset", "-fbdir", str(folder)]
+    command = [XVFB, "-displayfd", str(writing), *flags]
+    server = subprocess.Popen(command, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writing)
     try:
         with os.fdopen(reading, "rb") as numbers:

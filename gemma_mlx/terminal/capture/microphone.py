@@ -6,6 +6,7 @@ import queue
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,19 @@ def input_devices() -> list[InputDevice]:
     return found
 
 
+def input_device(which: str) -> InputDevice:
+    """The one with this number or, with this in its name, the first. InputError where there is none."""
+    devices = input_devices()
+    for device in devices:
+        if str(device.index) == which:
+            return device
+    for device in devices:
+        if which.casefold() in device.name.casefold():
+            return device
+    names = ", ".join(f"{device.index} {device.name}" for device in devices)
+    raise InputError(f"there is no input device {which!r}; choose one of {names}")
+
+
 def _warn(line: str) -> None:
     warnings.warn(line, GemmaWarning, stacklevel=3)
 
@@ -91,7 +105,7 @@ def microphone_blocks(
             try:
                 block, overflow = heard.get(timeout=_WAIT_S)
             except queue.Empty:
-                gone = not stream.active or time.monotonic() - last_s > GONE_S
+                gone = not _active(sounddevice, stream) or time.monotonic() - last_s > GONE_S
                 continue
             last_s = time.monotonic()
             silent = silent and not block.any()
@@ -104,6 +118,7 @@ def microphone_blocks(
         block, overflow = heard.get()
         silent = silent and not block.any()
         overflows += overflow
+        samples_heard += len(block)
         yield at_16_khz(block, False)
     rest = at_16_khz(np.zeros(0, dtype=np.float32), True)
     if len(rest):
@@ -140,17 +155,26 @@ def _started(sounddevice: Any, device: int | None, rate_hz: int, callback: Calla
         device=device,
         callback=callback,
     )
-    stream.start()
+    try:
+        stream.start()
+    except sounddevice.PortAudioError:
+        stream.close()
+        raise
     return stream
+
+
+def _active(sounddevice: Any, stream: Any) -> bool:
+    try:
+        return bool(stream.active)
+    except sounddevice.PortAudioError:
+        return False
 
 
 def _close(sounddevice: Any, stream: Any) -> None:
     """A device that is gone may refuse to be closed, and that is nobody's concern any more."""
-    try:
-        stream.stop()
-        stream.close()
-    except sounddevice.PortAudioError:
-        pass
+    for end in (stream.stop, stream.close):
+        with suppress(sounddevice.PortAudioError):
+            end()
 
 
 def _resampler(rate_hz: int) -> Callable[[NDArray[np.float32], bool], NDArray[np.float32]]:

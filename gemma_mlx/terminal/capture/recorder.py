@@ -82,6 +82,7 @@ class Recorder:
                 "failed",
                 f"the microphone failed ({' '.join(str(error).split())}); try again",
             )
+        self._heard = [self.samples]
         self.ended_by = self._stopping or "key"
 
     def _tell(self, line: str) -> None:

@@ -121,7 +121,7 @@ def _taken_by(command: tuple[str, ...], kind: ShotKind) -> Image.Image:
     except OSError as error:
         raise InputError(f"{_NOT_TAKEN} ({_one_line(error)}); make room or install {command[0]} again") from error
     said = _one_line(done.stderr.decode(errors="replace"))
-    if command[0] == "screencapture" and ("could not create image" in said or kind == "screen"):
+    if command[0] == "screencapture" and ("could not create image" in said or (kind == "screen" and not said)):
         raise InputError(_REFUSED)
     if kind == "screen":
         said = said or f"{command[0]} ended with code {done.returncode}"

@@ -86,8 +86,8 @@ def _readings(text: str, at: int) -> Iterator[tuple[str, int]]:
         word += _meant(piece)
         end = piece.end()
     yield word, at + end
-    trimmed = word.rstrip(_AFTER_A_NAME)
-    yield trimmed, at + end - (len(word) - len(trimmed))
+    after = end - len(window[:end].rstrip(_AFTER_A_NAME))
+    yield word[: len(word) - after], at + end - after
 
 
 def _meant(piece: re.Match[str]) -> str:
@@ -101,7 +101,7 @@ def _existing(name: str) -> Path | None:
     url = _FILE_URL.fullmatch(name)
     if url:
         name = unquote(url[1], errors="surrogateescape")
-    if len(name) > MAX_NAME_CHARS or media_kind(Path(name)) is None:
+    if media_kind(Path(name)) is None:
         return None
     for written in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
         try:

@@ -42,10 +42,12 @@ async def speak(screen: PanelSurface, way: str) -> None:
     """Records, and attaches the clip or puts its words into the input line. `way` as of `Surface.record`."""
     from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ
     from gemma_mlx.tasks.dictation import LAST_HEARD_TOKENS, dictate, heard_until
+    from gemma_mlx.tasks.windows import from_first_to_last_word
 
-    samples = await recorded(screen)
-    if samples is None:
+    heard = await recorded(screen)
+    if heard is None:
         return
+    samples = await screen.apart(lambda: from_first_to_last_word(heard))
     conversation = await screen.conversation()
     clip = await screen.apart(lambda: conversation.prepared("audio", (samples, SAMPLE_RATE_HZ), "speech"))
     waiting = [chip for chip in screen.waiting.chips if not isinstance(chip, PastedText)]
@@ -61,7 +63,7 @@ async def speak(screen: PanelSurface, way: str) -> None:
         else f": as sound it would end at token {end:,}, and the model is sure to hear the first {LAST_HEARD_TOKENS}"
     )
     screen.note(f"writing the speech down{why}")
-    text = await screen.with_model(lambda: dictate(conversation.gemma, clip))
+    text = await screen.with_model(lambda: dictate(conversation.gemma, samples))
     if text:
         screen.put(text)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from gemma_mlx.terminal.answering import speed
+from gemma_mlx.terminal.answering import TIMED_TOKENS, speed
 from gemma_mlx.terminal.safe import visible_line
 
 if TYPE_CHECKING:
@@ -57,6 +57,6 @@ def _figures(reply: Reply) -> list[str]:
     figures = [speed(reply) or "", f"first {reply.time_to_first_token_s:.2f} s"]
     if reply.reused_tokens:
         figures.append(f"re-used {reply.reused_tokens:,}/{reply.prompt_tokens:,}")
-    if reply.draft_gain is not None:
+    if reply.draft_gain is not None and reply.generated_tokens >= TIMED_TOKENS:
         figures.append(f"drafts {reply.draft_gain:.2f}x")
     return figures

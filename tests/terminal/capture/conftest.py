@@ -19,6 +19,12 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualScreen]
         yield screen
 
 
+@pytest.fixture(autouse=True)
+def no_mac(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run as on Linux until they say otherwise, also on a Mac."""
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
 @pytest.fixture
 def x_screen(_server: VirtualScreen, monkeypatch: pytest.MonkeyPatch) -> VirtualScreen:
     """A screen that DISPLAY names."""

@@ -88,6 +88,15 @@ def test_refused_permission_names_the_setting(kind: ShotKind, macos: None, tempo
     assert not list(temporary.iterdir())
 
 
+def test_another_failure_is_told_as_it_is(macos: None, program: Program) -> None:
+    program("screencapture", "sys.exit('No space left')")
+    with pytest.raises(InputError, match=r"^no picture was taken \(No space left\); try again$"):
+        take_screenshot("screen")
+    program("screencapture", "")
+    with pytest.raises(InputError, match="Screen & System Audio Recording"):
+        take_screenshot("screen")
+
+
 def test_nothing_is_taken_where_macos_says_no(monkeypatch: pytest.MonkeyPatch, macos: None, program: Program) -> None:
     calls = program("screencapture", WRITE)
     monkeypatch.setattr(screenshot, "_may_see_screen", lambda: False)

@@ -61,6 +61,11 @@ def test_a_name_as_it_is(picture: Path) -> None:
     assert dropped_paths(f"read this: {picture}\nall of it") == Dropped("read this:\nall of it", (picture,))
 
 
+def test_what_follows_a_name_in_a_sentence(picture: Path) -> None:
+    assert dropped_paths(f'Is it "{picture}"?!') == Dropped("Is it?!", (picture,))
+    assert dropped_paths(f'Is it "{picture}?"') is None
+
+
 def test_home_and_here(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(picture.parent))
     monkeypatch.chdir(picture.parent)
