@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gemma_mlx.terminal.safe import visible_line
@@ -20,7 +21,7 @@ class PastedText:
 
     text: str
 
-    @property
+    @cached_property
     def label(self) -> str:
         size_bytes = len(self.text.encode("utf-8", "replace"))
         size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} KB"

@@ -99,7 +99,7 @@ class Streaming:
         self._reading = f"reading the prompt: {done:,} of {of:,} tokens" if done < of else ""
 
     def _take(self) -> None:
-        """Shows what has come. Nothing is drawn twice, nor where nothing is new: drawing takes from the model's time."""
+        """Shows what has come; nothing is drawn twice, since drawing takes from the model's time."""
         if not self._pieces and self._read == self._reading:
             return
         text, self._read, self._drawn = "", self._reading, None

@@ -21,7 +21,7 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 5
+WAIT_S = 8
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
 
