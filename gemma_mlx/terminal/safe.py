@@ -13,6 +13,7 @@ _BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _SURROGATES = range(0xD800, 0xE000)  # Bytes of a file name that are no UTF-8 come as U+DC80..U+DCFF.
 
 _LINE = _C0 | {code: f"<U+{code:04X}>" for code in (*_C1, *_BIDI, *_SURROGATES)}
+_IN_PLACE = dict.fromkeys(_LINE, "\ufffd")
 _TEXT = {code: mark for code, mark in _LINE.items() if chr(code) not in "\n\t"}
 
 
@@ -24,3 +25,8 @@ def visible(text: str) -> str:
 def visible_line(text: str) -> str:
     """As `visible`, with marks for newlines and tabs too: whatever `text` is, it stays on its line."""
     return text.translate(_LINE)
+
+
+def visible_in_place(text: str) -> str:
+    """`text` in as many characters, with U+FFFD for each that is a mark in `visible_line`."""
+    return text.translate(_IN_PLACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from gemma_mlx.terminal.safe import visible_line
@@ -20,7 +21,7 @@ class PastedText:
 
     text: str
 
-    @property
+    @cached_property
     def label(self) -> str:
         size_bytes = len(self.text.encode("utf-8", "replace"))
         size = f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.0f} KB"
@@ -61,6 +62,11 @@ class Waiting:
                 self.messages = []
             return labels
         return [self.chips.pop(number - 1).label] if 0 < number <= len(self.chips) else []
+
+    def drop_last(self) -> None:
+        """Takes back the chip that came last; without chips, the message that came last."""
+        if self.chips or self.messages:
+            (self.chips or self.messages).pop()
 
     def lines(self, columns: int) -> list[str]:
         """A line for each of them, safe to show."""

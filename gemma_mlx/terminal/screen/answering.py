@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from gemma_mlx.terminal.safe import visible_line
 from gemma_mlx.terminal.screen.model_thread import ModelThread, Stop
+from gemma_mlx.terminal.waiting import cut
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply
     from gemma_mlx.decoding.channels import Channel
 
-REDRAW_S = 0.1
+REDRAW_S = 0.12
 """Between two looks at what has come: often enough to read along, rare enough to cost the model nothing."""
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -37,8 +38,11 @@ class Streaming:
         self._markdown = MarkdownStream(columns)
         self._pieces: deque[tuple[Channel, str]] = deque()
         self._show, self._redraw = show, redraw
-        self._reading = ""
+        self._reading = self._read = ""
         self._answering = self._folded = False
+        self._columns = columns
+        self._drawn: tuple[int, str] | None = None
+        """The live area of so many rows, as long as nothing new has come: one drawing asks for it several times."""
 
     def compute(self, ask: Callable[[Callable[[int, int], None]], Answer]) -> Reply:
         """Runs in the model's thread: `ask` is given what to tell of the prompt's progress."""
@@ -68,22 +72,26 @@ class Streaming:
         finally:
             self._take()
             self._end_thoughts()
-            self._show(self._markdown.finish())
+            rest, self._drawn = self._markdown.finish(), (0, "")
+            self._show(rest)
             self._redraw()
 
     def live(self, columns: int, rows: int) -> str:
         """What stands below the finished lines just now, in at most `rows` lines."""
-        if self._answering:
-            return self._markdown.tail(rows)
-        if self.thought_tokens:
-            last = visible_line(self.thoughts[-columns:].rstrip("\n").rpartition("\n")[2])
-            counted = f"thinking, {self.thought_tokens:,} tokens: "
-            return DIM + (counted + last)[: max(len(counted), columns - 1)] + PLAIN
-        return DIM + self._reading + PLAIN if self._reading else ""
+        if columns != self._columns:
+            self._columns, self._drawn = columns, None
+            self._markdown.resize(columns)
+        if self._drawn is None or self._drawn[0] != rows:
+            self._drawn = rows, self._markdown.tail(rows) if self._answering else self._before_answer()
+        return self._drawn[1]
 
-    def resize(self, columns: int) -> None:
-        """The window has another width now: what is not finished is drawn anew."""
-        self._markdown.resize(columns)
+    def _before_answer(self) -> str:
+        if self.thought_tokens:
+            last = self.thoughts[-self._columns :].rstrip("\n").rpartition("\n")[2]
+            line = visible_line(f"thinking, {self.thought_tokens:,} tokens: {last}")
+        else:
+            line = self._read
+        return DIM + cut(line, self._columns - 1) + PLAIN if line else ""
 
     def _progress(self, done: int, of: int) -> None:
         if self.stop.asked:
@@ -91,7 +99,10 @@ class Streaming:
         self._reading = f"reading the prompt: {done:,} of {of:,} tokens" if done < of else ""
 
     def _take(self) -> None:
-        text = ""
+        """Shows what has come; nothing is drawn twice, since drawing takes from the model's time."""
+        if not self._pieces and self._read == self._reading:
+            return
+        text, self._read, self._drawn = "", self._reading, None
         while self._pieces:
             channel, piece = self._pieces.popleft()
             if channel == "thought":
@@ -99,13 +110,14 @@ class Streaming:
                 self.thoughts += piece
             else:
                 text += piece
-        if text:
-            if not self._answering:
-                self._answering = True
-                self._end_thoughts()
-                text = text.lstrip("\n")
-            self._show(self._markdown.feed(text))
-        self._redraw()
+        if text and not self._answering:
+            self._answering = True
+            self._end_thoughts()
+            text = text.lstrip("\n")
+        if finished := self._markdown.feed(text):
+            self._show(finished)
+        else:
+            self._redraw()
 
     def _end_thoughts(self) -> None:
         """Folds the thoughts into one line that stays."""

@@ -176,9 +176,8 @@ class Screen:
         return True
 
     def removed(self) -> None:
-        """Backspace in an empty line: the last chip goes."""
-        if self.waiting.chips:
-            self.waiting.chips.pop()
+        """Backspace in an empty line: what came last waits no more."""
+        self.waiting.drop_last()
 
     def leave(self) -> None:
         self._leaving = True

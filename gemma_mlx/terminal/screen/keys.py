@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from prompt_toolkit.application import get_app
-from prompt_toolkit.filters import Condition, completion_is_selected, has_completions
+from prompt_toolkit.filters import Condition, completion_is_selected, has_completions, is_searching
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
@@ -30,9 +30,10 @@ def key_bindings(screen: Keyed) -> KeyBindings:
     """The keys of the chat."""
     keys = KeyBindings()
     asking = Condition(lambda: screen.asks_for_keys)
+    typing = ~asking & ~is_searching  # While history is searched, keys go to the search.
     empty = Condition(lambda: not get_app().current_buffer.text)
 
-    @keys.add("enter", filter=~asking & ~completion_is_selected)
+    @keys.add("enter", filter=typing & ~completion_is_selected)
     def _send(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if buffer.document.current_line.endswith("\\") and buffer.document.is_cursor_at_the_end:
@@ -44,29 +45,29 @@ def key_bindings(screen: Keyed) -> KeyBindings:
         buffer.reset()
         screen.sent(text)
 
-    @keys.add("enter", filter=~asking & completion_is_selected & has_completions)
+    @keys.add("enter", filter=typing & completion_is_selected & has_completions)
     def _choose(event: KeyPressEvent) -> None:
         event.current_buffer.complete_state = None
 
-    @keys.add("escape", "enter", filter=~asking)
-    @keys.add("c-j", filter=~asking)
+    @keys.add("escape", "enter", filter=typing)
+    @keys.add("c-j", filter=typing)
     def _begin_line(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    @keys.add(Keys.BracketedPaste, filter=~asking)
+    @keys.add(Keys.BracketedPaste, filter=typing)
     def _paste(event: KeyPressEvent) -> None:
         screen.pasted(event.data.replace("\r\n", "\n").replace("\r", "\n"))
 
-    @keys.add("backspace", filter=~asking & empty)
+    @keys.add("backspace", filter=typing & empty)
     def _remove(event: KeyPressEvent) -> None:
         screen.removed()
 
-    @keys.add("c-c")
+    @keys.add("c-c", filter=~is_searching)
     def _interrupt(event: KeyPressEvent) -> None:
         if screen.interrupted(event.current_buffer.text):
             event.current_buffer.reset()
 
-    @keys.add("c-d", filter=~asking & empty)
+    @keys.add("c-d", filter=typing & empty)
     def _leave(event: KeyPressEvent) -> None:
         screen.leave()
 

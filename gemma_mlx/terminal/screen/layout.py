@@ -9,13 +9,16 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
 from prompt_toolkit.completion import Completer
 from prompt_toolkit.filters import Condition, is_done
-from prompt_toolkit.formatted_text import ANSI, AnyFormattedText
+from prompt_toolkit.formatted_text import ANSI, AnyFormattedText, OneStyleAndTextTuple
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindingsBase
 from prompt_toolkit.layout import ConditionalContainer, FormattedTextControl, HSplit, Layout, Window
+from prompt_toolkit.layout.processors import Processor, Transformation, TransformationInput
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+
+from gemma_mlx.terminal.safe import visible_in_place
 
 PROMPT = "> "
 STYLE = Style.from_dict({"chip": "ansicyan", "status": "ansibrightblack", "question": "bold"})
@@ -40,6 +43,7 @@ def input_line(
         prompt_continuation=" " * len(PROMPT),
         complete_while_typing=False,
         reserve_space_for_menu=4,
+        input_processors=[_Marks()],
         completer=completer,
         complete_in_thread=True,
         history=history,
@@ -62,6 +66,14 @@ def input_line(
     )
     application.layout = Layout(rows, focused_element=session.default_buffer)
     return session
+
+
+class _Marks(Processor):
+    """Shows what a file's name may have brought into the line, and a terminal would obey, as marks; the text stays."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        shown = [(style, visible_in_place(text)) for style, text, *_ in transformation_input.fragments]
+        return Transformation(list[OneStyleAndTextTuple](shown))
 
 
 def terminal_output() -> Output:

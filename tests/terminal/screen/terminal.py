@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,7 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 5
+WAIT_S = 8
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
 
@@ -34,13 +35,13 @@ class Terminal:
         self._display = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
         self._stream = pyte.Stream(self._display)
         self._keys = keys
-        self.sent = ""
-        """Every character that went to the terminal."""
+        self.writes: list[str] = []
+        """All that went to the terminal."""
 
     # What prompt_toolkit's output asks of a file
 
     def write(self, text: str) -> None:
-        self.sent += text
+        self.writes.append(text)
         self._stream.feed(text)
 
     def flush(self) -> None:
@@ -65,7 +66,8 @@ class Terminal:
         self._keys.send_text(keys)
 
     def paste(self, text: str) -> None:
-        self._keys.send_text(f"\x1b[200~{text}\x1b[201~")
+        """In a thread: a pipe holds less than a paste may."""
+        Thread(target=self._keys.send_text, args=[f"\x1b[200~{text}\x1b[201~"], daemon=True).start()
 
     @property
     def rows(self) -> list[str]:
@@ -123,6 +125,7 @@ def play(
 
     With `leave` it is left at the end, else `scenario` sees to that.
     """
+    held = [said for script in scripts for said in script if isinstance(said, Event)]
     gemma = gemma or ScriptedGemma(scripts)
 
     async def played() -> Chat:
@@ -140,6 +143,8 @@ def play(
                         screen.leave()
                     await asyncio.wait_for(talk, WAIT_S)
                 finally:
+                    for event in held:
+                        event.set()
                     screen.leave()
         return chat
 
