@@ -65,11 +65,16 @@ class _Screen(pyte.Screen):
     """pyte knows no faint text, which is half of what a chat says beside the answer."""
 
     def select_graphic_rendition(self, *attributes: int, **_: object) -> None:
-        if 2 in attributes:
-            super().select_graphic_rendition(90)
-        super().select_graphic_rendition(*(number for number in attributes if number != 2))
-        if attributes == (22,):
-            super().select_graphic_rendition(39)
+        left, shown = list(attributes or (0,)), []
+        while left:
+            number = left.pop(0)
+            if number in (38, 48):  # a colour follows: 5 and its number, or 2 and its three parts
+                count = 2 if left[:1] == [5] else 4
+                shown += [number, *left[:count]]
+                del left[:count]
+            else:
+                shown += {2: [90], 22: [22, 39]}.get(number, [number])
+        super().select_graphic_rendition(*shown)
 
 
 def _draw(screen: pyte.Screen, fonts: list[ImageFont.FreeTypeFont]) -> Image.Image:
