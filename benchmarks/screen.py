@@ -1,7 +1,8 @@
 """What the chat's screen takes of the machine while an answer streams, and how soon a typed key is seen:
 
-    python -m benchmarks.screen [--seconds 10] [--tokens-per-s 60]
+    python -m benchmarks.screen [--seconds 10] [--tokens-per-s 60] [--starts 5]
 
+First `gemma-mlx chat` is started with the miniature on a terminal, to see when there is a prompt to type at.
 A scripted model says a page of Markdown over and over at the rate of a fast Mac; it computes nothing, so whatever time
 of a processor the screen's thread takes is the screen's own. Meanwhile somebody types. For each size of the window, one
 line: the thread's time in percent of the time that the answer took, which is what it could take from the model at most;
@@ -16,7 +17,11 @@ import argparse
 import asyncio
 import io
 import json
+import os
+import pty
+import subprocess
 import sys
+import tempfile
 import time
 from itertools import cycle, islice
 from statistics import median, quantiles
@@ -33,6 +38,7 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from benchmarks.machine import machine_name
 from benchmarks.scripted import LONGEST_WAIT_S, ScriptedGemma, spoken
 from gemma_mlx.gemma import Gemma
+from gemma_mlx.home import HOME_VARIABLE, MODEL_VARIABLE, miniature_folder
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.opening import Opening
 from gemma_mlx.terminal.screen.app import Screen
@@ -165,6 +171,31 @@ async def _measured(screen: Screen, terminal: Terminal, keys: PipeInput) -> dict
     }
 
 
+def prompt_after_s() -> float:
+    """From the command, with the miniature, to the prompt on a terminal."""
+    master, slave = pty.openpty()
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, HOME_VARIABLE: home, MODEL_VARIABLE: str(miniature_folder()), "TERM": "xterm"}
+        began_s = time.perf_counter()
+        chat = subprocess.Popen(
+            [sys.executable, "-m", "gemma_mlx", "chat", "--no-save"],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(slave)
+        shown = b""
+        while b">" not in shown:
+            shown += os.read(master, 1 << 16)
+        seconds = time.perf_counter() - began_s
+        chat.kill()
+        chat.wait()
+        os.close(master)
+    return seconds
+
+
 def _95_of_100(values: list[float]) -> float:
     """What 95 of 100 of them do not exceed."""
     return quantiles(values, n=20)[-1]
@@ -175,7 +206,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--tokens-per-s", type=float, default=60)
+    parser.add_argument("--starts", type=int, default=5)
     arguments = parser.parse_args()
+    prompts_s = [prompt_after_s() for _ in range(arguments.starts)]
+    sys.stderr.write(f"prompt after {', '.join(f'{seconds:.2f}' for seconds in prompts_s)} s\n")
     points = []
     for columns, rows in SIZES:
         point = answered(columns, rows, arguments.seconds, arguments.tokens_per_s)
@@ -187,7 +221,8 @@ def main() -> None:
             f"{point['key_seen_95_s'] * 1e3:5.1f} ms  {point['drawings_per_s']:4.1f} drawings/s  "
             f"{point['characters_per_s'] / 1e3:4.1f} KB/s\n"
         )
-    report = {"benchmark": "screen", "machine": machine_name(), "tokens_per_s": arguments.tokens_per_s}
+    report: dict[str, Any] = {"benchmark": "screen", "machine": machine_name(), "tokens_per_s": arguments.tokens_per_s}
+    report["prompt_after_s"] = prompts_s
     sys.stdout.write(json.dumps({**report, "points": points}) + "\n")
 
 
