@@ -4,39 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
-import numpy as np
 
 from convert.layerwise import TABLE
 from convert.recipes import PACKED_MODULES, module_kind
+from convert.second_moments import SHARED, recorded
 from convert.sensitivity import Sample
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.config import read_config
-from gemma_mlx.model.decoder import FullAttention
-from gemma_mlx.model.shared_rows import over_heads, value_order
 from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.weights import load_model, place_layer, read_tensors
 
 BATCH = 16
 """Answers that are computed at once."""
-
-
-class _Recorder(nn.Module):
-    """A linear that adds up X^T X of all that it is given."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-        columns = linear.weight.shape[1]
-        self.sums = mx.zeros((columns, columns))
-
-    def __call__(self, x: mx.array) -> mx.array:
-        rows = x.reshape(-1, x.shape[-1])  # [N, C]
-        self.sums = self.sums + rows.T @ rows
-        return self.linear(x)
 
 
 class RoundingModel:
@@ -67,41 +50,22 @@ class RoundingModel:
     def moments(self, samples: Sequence[Sample]) -> dict[str, mx.array]:
         """X^T X / N of what each matrix is multiplied with over all N positions, [C, C], by the matrix' name. For the
         token table those of the head."""
-        recorders = self._recorders()
         width = self._config.text.hidden_size
         head, positions = mx.zeros((width, width)), 0
-        for sample in samples:
-            states = self._model(self._embedded(sample), self._model.make_caches(), sample.images)[0]  # [L, D]
-            head, positions = head + states.T @ states, positions + states.shape[0]
-            mx.eval(head, [recorder.sums for _, _, recorder in recorders.values()])
+        layers = self._model.language_model.layers
+        with ExitStack() as stack:
+            recorders = [stack.enter_context(recorded(layer, self._config.text)) for layer in layers]
+            for sample in samples:
+                states = self._model(self._embedded(sample), self._model.make_caches(), sample.images)[0]  # [L, D]
+                head, positions = head + states.T @ states, positions + states.shape[0]
+                mx.eval(head)
         found = {f"{TABLE}.weight": head / positions}
-        for name, (parent, child, recorder) in recorders.items():
-            setattr(parent, child, recorder.linear)
-            found[name] = recorder.sums / positions
-            if isinstance(parent, FullAttention) and child == "o_proj":
-                found[name] = self._in_checkpoint_order(found[name])
+        for index, of_layer in enumerate(recorders):
+            for path, recorder in of_layer.items():
+                [second] = recorder.seconds()
+                found |= {f"language_model.layers.{index}.{module}.weight": mx.array(second) for module in SHARED[path]}
         mx.eval(found)
-        return found
-
-    def _recorders(self) -> dict[str, tuple[nn.Module, str, _Recorder]]:
-        """One in the place of each linear of the layers, with the module that holds it and its name there."""
-        found = {}
-        for index, layer in enumerate(self._model.language_model.layers):
-            for part in ("self_attn", "mlp"):
-                parent = layer[part]
-                for child, linear in list(parent.children().items()):
-                    if isinstance(linear, nn.Linear):
-                        recorder = _Recorder(linear)
-                        setattr(parent, child, recorder)
-                        found[f"language_model.layers.{index}.{part}.{child}.weight"] = (parent, child, recorder)
-        return found
-
-    def _in_checkpoint_order(self, moments: mx.array) -> mx.array:
-        """Of o_proj in a full layer, whose columns were moved when it was loaded (`shared_rows.py`)."""
-        text = self._config.text
-        moved = over_heads(value_order(text.global_head_dim, text.rotated_dims), text.num_attention_heads)
-        back = mx.array(np.argsort(moved))
-        return moments[back][:, back]
+        return {name: moments for name, moments in found.items() if name in self.weights}
 
     def _embedded(self, sample: Sample) -> mx.array:
         spans = soft_tokens(self._model, sample.prompt.spans)

@@ -1,4 +1,5 @@
-"""Ways to round a matrix to few bits at equal size, beside the one of `convert/rounding.py`. None is used by `convert`.
+"""Ways to round a matrix to few bits at equal size, beside the one of `convert/rounding.py`. Of all of them
+`convert` has but `feedback`, for those who give it a calibration.
 
 Each takes numbers [R, C] and the second moments of what they are multiplied with, X^T X / n [C, C], and returns what
 the packed matrix would stand for. Scale and bias are bfloat16 wherever they come from.
@@ -12,6 +13,7 @@ from typing import cast
 import mlx.core as mx
 import numpy as np
 
+from convert.feedback import Fit, Moments, end_to_end, round_with_feedback
 from convert.recipes import Packing
 from convert.rounding import round_groups
 
@@ -22,8 +24,6 @@ Groups = tuple[mx.array, mx.array, mx.array]
 REFITS = 3
 SHRUNKEN = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68)
 """Parts of a group's range that the codes may span."""
-DAMPING = 0.01
-"""Of the mean second moment, added to each, so that their matrix has an inverse."""
 POWERS = tuple(power / 10 for power in range(11))
 """Of a channel's RMS, to be its scale; 0 scales nothing."""
 
@@ -53,7 +53,7 @@ def weighted(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
 
 def feedback(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
     """As GPTQ: column after column, what rounding one changes in the outputs is made up for in those to come."""
-    return _with_feedback(weight, moments, packing, lambda groups, _: round_groups(groups, packing))
+    return _with_feedback(weight, moments, packing, end_to_end)
 
 
 def feedback_in_groups(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
@@ -65,7 +65,13 @@ def feedback_in_groups(weight: mx.array, moments: mx.array, packing: Packing) ->
 
 def weighted_feedback(weight: mx.array, moments: mx.array, packing: Packing) -> mx.array:
     """As `feedback`, with scales and biases of `weighted`."""
-    return _with_feedback(weight, moments, packing, lambda groups, mean: _fitted_weighted(groups, mean, packing))
+    mean_squares = mx.diag(moments)
+
+    def fit(group: mx.array, packing: Packing, columns: slice) -> tuple[mx.array, mx.array]:
+        _, scale, bias = _fitted_weighted(group[:, None], mean_squares[columns], packing)
+        return scale[:, 0], bias[:, 0]
+
+    return _with_feedback(weight, moments, packing, fit)
 
 
 def _grouped(weight: mx.array, packing: Packing) -> mx.array:
@@ -134,25 +140,9 @@ def _fitted_weighted(groups: mx.array, mean_squares: mx.array, packing: Packing)
     return _refitted(groups, importance, packing, _shrunken(groups, importance, packing))
 
 
-def _with_feedback(
-    weight: mx.array, moments: mx.array, packing: Packing, fit: Callable[[mx.array, mx.array], Groups]
-) -> mx.array:
-    levels, size = 2**packing.bits - 1, packing.group_size
-    left = np.array(weight, dtype=np.float64)
-    second = np.array(moments, dtype=np.float64)
-    second += DAMPING * second.diagonal().mean() * np.eye(len(second))
-    spread = np.linalg.cholesky(np.linalg.inv(second)).T  # upper: row j says how an error in j is made up for
-    stored = np.empty_like(left)
-    for first in range(0, left.shape[1], size):
-        inside = slice(first, first + size)
-        _, scales, biases = fit(mx.array(left[:, None, inside].astype(np.float32)), mx.diag(moments)[inside])
-        scale, bias = (np.array(part, dtype=np.float64)[:, 0, 0] for part in (scales, biases))
-        for j in range(first, first + size):
-            codes = np.clip(np.rint((left[:, j] - bias) / np.where(scale > 0, scale, 1)), 0, levels)
-            stored[:, j] = codes * scale + bias
-            error = (left[:, j] - stored[:, j]) / spread[j, j]
-            left[:, j + 1 :] -= np.outer(error, spread[j, j + 1 :])
-    return mx.array(stored.astype(np.float32))
+def _with_feedback(weight: mx.array, moments: mx.array, packing: Packing, fit: Fit) -> mx.array:
+    every_column = Moments.of(slice(0, weight.shape[1]), np.array(moments))
+    return mx.array(round_with_feedback(np.array(weight), [every_column], packing, fit).numbers)
 
 
 def output_error(weight: mx.array, stored: mx.array, moments: mx.array) -> float:

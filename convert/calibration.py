@@ -63,6 +63,7 @@ class Exchange:
 
     messages: Sequence[Mapping[str, Any]]
     answer: str
+    """"" where none is given."""
     where: str = "a default prompt"
     """For a person: where it stands."""
 
@@ -102,6 +103,6 @@ def samples_of(folder: Path, exchanges: Sequence[Exchange]) -> list[Sample]:
             prompt = prompts.build(exchange.messages)
         except GemmaError as error:
             raise type(error)(f"{exchange.where}: {error}") from None
-        answer_ids = (*tokenizer.encode(tokenizer.guard(exchange.answer)), tokenizer.special.turn_close)
-        samples.append(Sample(prompt, answer_ids))
+        answer_ids = tokenizer.encode(tokenizer.guard(exchange.answer))
+        samples.append(Sample(prompt, (*answer_ids, tokenizer.special.turn_close) if exchange.answer else ()))
     return samples

@@ -20,6 +20,7 @@ from pathlib import Path
 import mlx.core as mx
 
 import convert
+from convert.calibrated import Calibration, refuse_recipe, write_layers
 from convert.job import Job, job_of, packed, slices_of
 from convert.journal import Identity
 from convert.lattice_check import look_at_lattice, require_on_lattice, tensors_off_lattice
@@ -28,6 +29,7 @@ from convert.overlap import in_order, keep_freed_memory
 from convert.packed_source import PackedTensor, Repacking, count_repacking
 from convert.partial_folder import PartialFolder, partial_folder, refuse_existing
 from convert.recipes import Recipe, recipe_named
+from convert.runnable import refuse_unrunnable
 from convert.shards import Shard, ShardWriter, plan_shards
 from convert.source import Source, read_source
 from convert.tally import Tally
@@ -94,13 +96,15 @@ def convert_source(
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
     restart: bool = False,
+    calibration: Calibration | None = None,
 ) -> ConversionReport:
     """Writes `source` to the new folder `destination`, packed by `recipe`.
 
     Afterwards `destination` holds a model under MLX's names in the precision asked for, with config, tokenizer and
     model card. A run that was stopped, by whatever means, is gone on with by the next one of the same source and
     recipe; `restart` throws away what another one left. After a refusal nothing remains. `progress` is called with the
-    bytes of the source that are done and their total. A shard has at most `shard_bytes` of numbers.
+    bytes of the source that are done and their total. A shard has at most `shard_bytes` of numbers. With `calibration`
+    the layers are rounded with error feedback (feedback.py).
 
     Raises UsageError for a `destination` that exists or is being made of something else, CheckpointError for a source
     that lacks its tokenizer or chat template (a drafter needs none), does not fit the recipe, or is damaged, and for a
@@ -108,21 +112,31 @@ def convert_source(
     """
     started = time.perf_counter()
     refuse_existing(destination)
-    jobs = [job_of(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()]
+    by_name = {name: job_of(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()}
+    jobs = list(by_name.values())
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
     text = text_side(source, recipe, shards)
     tensor_bytes = sum(shard.tensor_bytes for shard in shards)
     bits_per_weight = 8 * tensor_bytes / sum(math.prod(job.tensor.shape) for job in jobs)
     repacking = count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)])
     bytes_written = _bytes_of(shards, text)
-    with partial_folder(destination, _identity(source, recipe, shards, text), bytes_written, restart=restart) as work:
+    identity = dict(_identity(source, recipe, shards, text))
+    if calibration is not None:
+        refuse_recipe(recipe)
+        refuse_unrunnable(source, "--calibration")
+        identity["calibration"] = calibration.digest
+    progress = progress or (lambda done, total: None)
+    with partial_folder(destination, identity, bytes_written, restart=restart) as work:
         look_at_lattice(source, recipe)
         for name, content in text.items():
             (work.folder / name).write_bytes(content)
-        _write_shards(work, recipe, jobs, shards, progress or (lambda done, total: None))
+        _require_kept(work, shards, jobs)
+        if calibration is not None:
+            write_layers(work, source, by_name, shards, calibration, progress)
+        _write_shards(work, recipe, jobs, shards, progress)
         tallies = work.journal.finished
         changes = _by_kind(jobs, tallies)
-        card = model_card(source, recipe, tensor_bytes, bits_per_weight, changes, repacking).encode()
+        card = model_card(source, recipe, tensor_bytes, bits_per_weight, changes, repacking, calibration).encode()
         (work.folder / CARD_FILE).write_bytes(card)
     return ConversionReport(
         tensors=len(jobs),
@@ -171,7 +185,6 @@ def _write_shards(
     total_bytes = sum(job.tensor.nbytes for job in jobs)
     done_bytes = sum(job.tensor.nbytes for job in jobs if job.tensor.name in finished)
     for shard in shards:
-        _require_kept(work.folder, shard, [job for job in jobs if job.tensor.name in finished])
         left = [job for job in jobs if job.outputs[0].name in shard.places and job.tensor.name not in finished]
         with ShardWriter(work.folder, shard) as file, WriteBehind(file, work.journal) as writer:
             for part in in_order(packed, slices_of(left), packing_threads(recipe)):
@@ -187,15 +200,17 @@ def _write_shards(
                 progress(done_bytes, total_bytes)
 
 
-def _require_kept(folder: Path, shard: Shard, finished: list[Job]) -> None:
-    """Raises CheckpointError where a shard lost bytes that its journal counts on."""
-    names = [output.name for job in finished for output in job.outputs if output.name in shard.places]
-    file, needed_bytes = folder / shard.file_name, max((shard.places[name][1] for name in names), default=0)
-    if needed_bytes and (not file.is_file() or file.stat().st_size < needed_bytes):
-        raise CheckpointError(
-            f"{file.name} of the unfinished conversion has lost numbers that were written; nothing of it was kept: run "
-            "the same command again"
-        )
+def _require_kept(work: PartialFolder, shards: list[Shard], jobs: list[Job]) -> None:
+    """Raises CheckpointError where a shard lost bytes that the journal counts on."""
+    names = {output.name for job in jobs if job.tensor.name in work.journal.finished for output in job.outputs}
+    for shard in shards:
+        needed_bytes = max((stop for name, (_, stop) in shard.places.items() if name in names), default=0)
+        file = work.folder / shard.file_name
+        if needed_bytes and (not file.is_file() or file.stat().st_size < needed_bytes):
+            raise CheckpointError(
+                f"{file.name} of the unfinished conversion has lost numbers that were written; nothing of it was kept: "
+                "run the same command again"
+            )
 
 
 def _by_kind(jobs: list[Job], tallies: Mapping[str, Tally]) -> dict[str, Tally]:

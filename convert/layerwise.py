@@ -84,6 +84,11 @@ class LayerwiseModel:
     def _put_table(self, table: nn.Module) -> None:
         self._ends.language_model.update_modules({"embed_tokens": table})
 
+    def release_ends(self) -> None:
+        """Frees all that is not a layer, 2 GB of it the token table; nothing but `layers` works afterwards."""
+        del self._table, self._ends
+        mx.clear_cache()
+
     def layers(self) -> Iterator[Layer]:
         """The layers in order, each read when its turn comes; keep none of them."""
         for index in range(self._config.text.num_hidden_layers):
@@ -100,14 +105,14 @@ class Layer:
 
     def __init__(self, config: Config, index: int, weights: dict[str, mx.array]) -> None:
         kind = config.text.layer_types[index]
-        self._text = replace(config.text, num_hidden_layers=1, layer_types=(kind,))
+        self.text = replace(config.text, num_hidden_layers=1, layer_types=(kind,))
         self.prefix = f"language_model.layers.{index}."
         self.weights = weights
 
     def decoder(self, packed: Mapping[str, Packing] | None = None) -> Decoder:
         """A decoder of this layer alone; its modules named in `packed` are packed so."""
         packed = packed or {}
-        decoder = Decoder(self._text)
+        decoder = Decoder(self.text)
         weights = dict(self.weights)
 
         def packing_of(path: str, module: nn.Module) -> bool | dict[str, int]:
@@ -117,7 +122,7 @@ class Layer:
         for path, packing in packed.items():
             parts = packed_parts(weights.pop(f"{path}.weight"), packing)
             weights |= {f"{path}.{name}": part for name, part in parts.items()}
-        place_layer(decoder.layers[0], weights, self._text)
+        place_layer(decoder.layers[0], weights, self.text)
         return decoder
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 
 from convert.budget import Choice, choose, largest_bytes, smallest_bytes
 from convert.conversion import folder_bytes
-from convert.lattice_check import begins_on_lattice
-from convert.layerwise import TABLE
 from convert.measurement import CANDIDATES, Measurement
-from convert.packed_source import PackedTensor
 from convert.recipes import Packing, Recipe
 from convert.source import Source
 from gemma_mlx.errors import UsageError
@@ -20,25 +17,6 @@ from gemma_mlx.errors import UsageError
 NAME = "mixed"
 CARD_BYTES = 16_384
 """Kept free for what describes the folder to people, which is written last."""
-
-
-def refuse_unmeasurable(source: Source) -> None:
-    """UsageError for what has no sensitivity to measure here."""
-    if source.is_drafter:
-        raise UsageError("a drafter's errors cost time and never a word: convert it with --recipe 4bit")
-    if source.is_remote:
-        raise UsageError("--recipe mixed measures the source, which must be on this disk: leave out --low-disk")
-    if source.adapter is not None:
-        raise UsageError(
-            "--recipe mixed measures the source as it lies on the disk: fuse the adapter with --recipe bf16 first, and "
-            "convert that folder"
-        )
-    if any(isinstance(tensor, PackedTensor) for tensor in source.tensors.values()):
-        raise UsageError(f"{source.folder} is packed already, and --recipe mixed measures against whole numbers")
-    if any(begins_on_lattice(tensor) for name, tensor in source.tensors.items() if name == f"{TABLE}.weight"):
-        raise UsageError(
-            "the source was trained for 4 bits: --recipe qat keeps its numbers, mixed would round them again"
-        )
 
 
 def mixed_recipe(source: Source, found: Measurement, target_bytes: int) -> Recipe:

@@ -5,9 +5,10 @@ The same conversion writes the same text: no date, no duration, no path of this 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
+from convert.calibrated import Calibration
 from convert.packed_source import Repacking
 from convert.recipes import Recipe
 from convert.source import Source
@@ -23,16 +24,19 @@ def model_card(
     bits_per_weight: float,
     changes: Mapping[str, Tally],
     repacking: Repacking | None,
+    calibration: Calibration | None = None,
 ) -> str:
-    """The card of `source` packed by `recipe`; `changes` are those of each kind of packed module."""
+    """The card of `source` packed by `recipe`; `changes` are those of each kind of packed module, and `calibration` is
+    what they were made on, if on anything."""
     kind = "drafter" if source.is_drafter else "model"
     name = source.repository or f"A {kind} of the Gemma 4 12B architecture"
     parts = (
         _front_matter(source, recipe),
         f"# {name.rpartition('/')[2]}, {recipe.name}, for MLX\n",
         _origin(name, source.revision, recipe),
-        _facts(recipe, weights_bytes, bits_per_weight),
+        _facts(recipe, weights_bytes, bits_per_weight, calibration),
         _changes(changes, repacking) if changes or repacking else "",
+        _output_changes(changes, calibration) if calibration else "",
         _DRAFTER_USE if source.is_drafter else _USE,
         _LICENCE,
         f"Made with gemma-mlx {metadata.version('gemma-mlx')} and MLX {metadata.version('mlx')}.\n",
@@ -60,7 +64,7 @@ def _origin(name: str, revision: str | None, recipe: Recipe) -> str:
     return f"{name}{at}, {made} in MLX's layout.\n"
 
 
-def _facts(recipe: Recipe, weights_bytes: int, bits_per_weight: float) -> str:
+def _facts(recipe: Recipe, weights_bytes: int, bits_per_weight: float, calibration: Calibration | None) -> str:
     packing = recipe.packing
     form = "bfloat16" if packing is None else f"{packing.bits} bits in groups of {packing.group_size}"
     rows = [
@@ -68,6 +72,8 @@ def _facts(recipe: Recipe, weights_bytes: int, bits_per_weight: float) -> str:
         ("weights", f"{weights_bytes / 1e9:.2f} GB" if weights_bytes >= 1e9 else f"{weights_bytes / 1e6:.1f} MB"),
         ("bits per weight", f"{bits_per_weight:.2f}"),
     ]
+    if calibration is not None:
+        rows.append(("rounding of the layers", f"with error feedback, on {calibration} (digest {calibration.digest})"))
     return _table(("", ""), rows)
 
 
@@ -82,8 +88,22 @@ def _changes(changes: Mapping[str, Tally], repacking: Repacking | None) -> str:
     return text
 
 
-def _table(heads: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    return "".join(f"| {left} | {right} |\n" for left, right in [heads, ("---", "---:"), *rows])
+def _output_changes(changes: Mapping[str, Tally], calibration: Calibration) -> str:
+    rows = [
+        (f"`{kind}`", f"{tally.relative_output_error:.4f}", f"{tally.plain_relative_output_error:.4f}")
+        for kind, tally in changes.items()
+        if tally.output_sum
+    ]
+    text = (
+        f"The layers were rounded with error feedback, as GPTQ does it: numbers change more than they had to, so that "
+        f"outputs change less on {calibration}. On other text they may change otherwise.\n\n"
+    )
+    return text + _table(("outputs of", "relative error", "had each number been rounded for itself"), rows)
+
+
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    rule = ("---", *("---:" for _ in heads[1:]))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [heads, rule, *rows])
 
 
 _USE = """## Use

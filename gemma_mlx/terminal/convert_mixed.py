@@ -20,7 +20,6 @@ MIXED = "mixed"
 def check_mixed_flags(
     recipe: str,
     target_gb: float | None,
-    calibration: Path | None,
     sensitivity: Path | None,
     *,
     round_off_lattice: bool = False,
@@ -32,7 +31,7 @@ def check_mixed_flags(
         if target_gb is None or not (math.isfinite(target_gb) and target_gb > 0):
             raise UsageError("--recipe mixed fills a size: name it, as --recipe mixed --target-gb 7.5")
         return
-    given = {"--target-gb": target_gb, "--calibration": calibration, "--sensitivity": sensitivity}
+    given = {"--target-gb": target_gb, "--sensitivity": sensitivity}
     for flag, value in given.items():
         if value is not None:
             raise UsageError(f"{flag} has no effect with --recipe {recipe}; leave it out, or use --recipe mixed")
@@ -49,10 +48,11 @@ def measured_recipe(
     """The recipe that fills `target_gb`, by what packing costs on the prompts in `calibration`."""
     from convert.calibration import samples_of
     from convert.measurement import measurement
-    from convert.mixed import default_file, mixed_recipe, refuse_unmeasurable
+    from convert.mixed import default_file, mixed_recipe
+    from convert.runnable import refuse_unrunnable
     from gemma_mlx.config import read_config
 
-    refuse_unmeasurable(source)
+    refuse_unrunnable(source, "--recipe mixed")
     config = read_config(source.folder)
     samples = samples_of(source.folder, _exchanges(calibration, config.is_miniature))
     file = sensitivity or default_file(destination)

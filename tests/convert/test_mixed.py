@@ -7,8 +7,9 @@ import pytest
 
 from convert.conversion import convert_source, folder_bytes
 from convert.measurement import CANDIDATES, Measurement
-from convert.mixed import CARD_BYTES, mixed_recipe, refuse_unmeasurable
+from convert.mixed import CARD_BYTES, mixed_recipe
 from convert.recipes import RECIPES, Packing, Recipe
+from convert.runnable import refuse_unrunnable
 from convert.source import Source, read_source
 from gemma_mlx.config import read_config
 from gemma_mlx.errors import UsageError
@@ -75,4 +76,4 @@ def test_a_target_out_of_reach_names_both_ends(source: Source, tmp_path: Path) -
 
 def test_a_drafter_is_refused() -> None:
     with pytest.raises(UsageError, match="a drafter"):
-        refuse_unmeasurable(read_source(miniature_folder() / "drafter"))
+        refuse_unrunnable(read_source(miniature_folder() / "drafter"), "--recipe mixed")
