@@ -49,7 +49,6 @@ def test_a_size_is_filled_and_another_one_needs_no_measuring(run: Run, tmp_path:
         (["--recipe", "mixed", "--target-gb", "1", "--round"], "leave it out with --recipe mixed"),
         (["--target-gb", "7.5"], "--target-gb has no effect with --recipe 4bit"),
         (["--recipe", "8bit", "--sensitivity", "x.json"], "--sensitivity has no effect"),
-        (["--recipe", "6bit", "--calibration", "x.jsonl"], "--calibration has no effect"),
         (["--recipe", "mixed", "--target-gb", "1", "--calibration", "no.jsonl"], "no.jsonl"),
     ],
 )
