@@ -1,4 +1,4 @@
-"""What a conversion takes: `python -m benchmarks.conversion SOURCE SCRATCH [--peer] [--runs N] [--output FILE]`.
+"""What a conversion takes: `python -m benchmarks.conversion SOURCE SCRATCH [--peer] [--runs N] ...`.
 
 Converts SOURCE to 4 bit in groups of 64 with `gemma-mlx convert` and, with `--peer`, in turns with it, with
 `mlx_vlm.convert`, each in a process of its own. Counted are the bytes written, the most memory that was resident at
@@ -29,19 +29,20 @@ OWN, PEER = "gemma-mlx", "mlx-vlm"
 Run = dict[str, Any]
 
 
-def command(converter: str, source: Path, destination: Path) -> list[str]:
+def command(converter: str, source: Path, destination: Path, calibration: Path | None = None) -> list[str]:
     """What converts `source` to the new folder `destination`."""
     if converter == OWN:
-        return [sys.executable, "-m", "gemma_mlx", "convert", str(source), str(destination), "-q"]
+        feedback = [] if calibration is None else ["--calibration", str(calibration)]
+        return [sys.executable, "-m", "gemma_mlx", "convert", str(source), str(destination), "-q", *feedback]
     paths = ["--hf-path", str(source), "--mlx-path", str(destination)]
     return [sys.executable, "-m", "mlx_vlm", "convert", *paths, "-q", "--q-bits", "4", "--q-group-size", "64"]
 
 
-def measure(converter: str, source: Path, scratch: Path) -> Run:
+def measure(converter: str, source: Path, scratch: Path, calibration: Path | None = None) -> Run:
     """One conversion. Raises UsageError where it ends with an error; what it printed is on stderr."""
     destination = scratch / f"converted-by-{converter}"
     shutil.rmtree(destination, ignore_errors=True)
-    line = command(converter, source, destination)
+    line = command(converter, source, destination, calibration)
     started = time.perf_counter()
     # GEMMA_MLX_HOME: what is only measured shall not become the model that is used when none is named.
     process = os.posix_spawn(
@@ -81,16 +82,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("scratch", type=Path, metavar="SCRATCH", help="folder for what is written")
     parser.add_argument("--peer", action="store_true", help="also with mlx_vlm.convert, in turns")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="so often each")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="as the flag of gemma-mlx convert; no peer has it"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON file to write")
     asked = parser.parse_args(arguments)
     try:
         if asked.peer and find_spec("mlx_vlm") is None:
             raise UsageError("mlx-vlm is not installed here; install it with: pip install mlx-vlm")
+        if asked.peer and asked.calibration is not None:
+            raise UsageError("--calibration has no effect on mlx-vlm; leave out --peer")
         if asked.runs < 1:
             raise UsageError(f"--runs is {asked.runs}, it must be at least 1")
         asked.scratch.mkdir(parents=True, exist_ok=True)
         converters = [OWN, PEER] if asked.peer else [OWN]
-        runs = [measure(name, asked.source, asked.scratch) for _ in range(asked.runs) for name in converters]
+        names = [name for _ in range(asked.runs) for name in converters]
+        runs = [measure(name, asked.source, asked.scratch, asked.calibration) for name in names]
     except GemmaError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

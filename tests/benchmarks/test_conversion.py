@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.conversion import main, table
+from benchmarks.conversion import command, main, table
 from tests.convert.small_source import write_source
 
 
@@ -31,6 +31,13 @@ def test_what_cannot_be_converted_ends_with_exit_code_2(tmp_path: Path, capfd: p
     assert main([str(tmp_path / "nothing"), str(tmp_path)]) == 2
     assert "gemma-mlx could not convert" in capfd.readouterr().err
     assert main([str(tmp_path), str(tmp_path), "--runs", "0"]) == 2
+
+
+def test_a_calibration_is_handed_to_our_converter_alone(tmp_path: Path) -> None:
+    line = command("gemma-mlx", tmp_path, tmp_path / "out", tmp_path / "prompts.jsonl")
+    assert line[-2:] == ["--calibration", str(tmp_path / "prompts.jsonl")]
+    assert "--calibration" not in command("gemma-mlx", tmp_path, tmp_path / "out")
+    assert main([str(tmp_path), str(tmp_path), "--peer", "--calibration", "x"]) == 2
 
 
 def test_the_table_has_the_medians_of_each_converter() -> None:
