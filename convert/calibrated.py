@@ -26,7 +26,7 @@ from convert.packed_source import PackedTensor
 from convert.packing import PackedRows
 from convert.partial_folder import PartialFolder
 from convert.recipes import Recipe
-from convert.second_moments import BLOCK_COLUMNS, SHARED, recorded
+from convert.second_moments import BLOCK_COLUMNS, SHARED, recorded, widest_block
 from convert.sensitivity import Sample
 from convert.shards import Shard, ShardWriter, as_numbers
 from convert.source import Source
@@ -61,21 +61,29 @@ class Calibration:
         return sum(len(sample.prompt) + len(sample.answer_ids) for sample in self.samples)
 
     def __str__(self) -> str:
-        return f"{len(self.samples)} prompts with {self.tokens:,} tokens"
+        return f"{len(self.samples)} prompt{'s' if len(self.samples) > 1 else ''} with {self.tokens:,} tokens"
 
 
 Progress = Callable[[int, int], None]
 
 
 def calibration_of(folder: Path, exchanges: Sequence[Exchange]) -> Calibration:
-    """`exchanges` as the model in `folder` takes them. UsageError where they are too many or one is too long."""
+    """`exchanges` as the model in `folder` takes them. UsageError where they are too few or too many, or one is too
+    long.
+
+    Moments of C columns have full rank from C tokens on. With fewer, rounding answers for directions that no token
+    showed: on the miniature nothing was gained then (`python -m benchmarks.feedback`).
+    """
     samples = samples_of(folder, exchanges)
     for sample, exchange in zip(samples, exchanges, strict=True):
         if (length := len(sample.prompt) + len(sample.answer_ids)) > MOST_SAMPLE_TOKENS:
             raise UsageError(f"{exchange.where} has {length:,} tokens, and at most {MOST_SAMPLE_TOKENS:,} are taken")
     found = Calibration(tuple(samples))
+    least_tokens = widest_block(read_config(folder).text)
+    if found.tokens < least_tokens:
+        raise UsageError(f"{found} are too few to round on: give it {least_tokens:,} tokens, better six times as many")
     if found.tokens > MOST_TOKENS:
-        raise UsageError(f"these are {found}, and at most {MOST_TOKENS:,} tokens are held: leave some prompts out")
+        raise UsageError(f"{found} are too many: at most {MOST_TOKENS:,} tokens are held; leave some prompts out")
     return found
 
 

@@ -75,6 +75,13 @@ def diagonal_blocks(columns: int, most: int) -> list[slice]:
     return [slice(first, min(first + width, columns)) for first in range(0, columns, width)]
 
 
+def widest_block(text: TextConfig, most: int = BLOCK_COLUMNS) -> int:
+    """Columns of the widest block in any layer; 4,096 in the 12B."""
+    heads = text.num_attention_heads
+    inputs = (text.hidden_size, heads * text.head_dim, heads * text.global_head_dim, text.intermediate_size)
+    return max(block.stop - block.start for columns in inputs for block in diagonal_blocks(columns, most))
+
+
 @contextmanager
 def recorded(
     layer: DecoderLayer, text: TextConfig, block_columns: int = BLOCK_COLUMNS

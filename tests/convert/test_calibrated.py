@@ -226,6 +226,9 @@ def test_what_cannot_be_run_is_refused(source: Path, tmp_path: Path) -> None:
 
 def test_prompts_are_taken_with_and_without_answers_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [{"role": "user", "content": "What is 2 + 3?"}]
+    with pytest.raises(UsageError, match="too few to round on: give it 768 tokens"):
+        calibration_of(miniature_folder(), [Exchange(asked, "")])
+    monkeypatch.setattr(calibrated, "widest_block", lambda text: 1)
     without, answered = (
         calibration_of(miniature_folder(), [Exchange(asked, answer, "line 7")]) for answer in ("", "2 + 3 = 5")
     )

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from convert.layerwise import LayerwiseModel, forward
-from convert.second_moments import SHARED, diagonal_blocks, recorded
-from gemma_mlx.config import read_config
+from convert.second_moments import SHARED, diagonal_blocks, recorded, widest_block
+from gemma_mlx.config import parse_config, read_config, read_json
+from gemma_mlx.home import miniature_folder
 from tests.convert.small_source import HIDDEN, write_source
 
 
@@ -26,6 +27,12 @@ def test_as_few_blocks_as_there_can_be() -> None:
     assert widths(4096, 4096) == [4096]
     assert widths(96, 4096) == [96]
     assert widths(320, 256) == [256, 64]
+
+
+def test_the_widest_block_is_that_of_o_proj_in_the_12b() -> None:
+    released = parse_config(read_json(Path(__file__).parents[1] / "golden" / "released_config.json"))
+    assert widest_block(released.text) == 4096
+    assert widest_block(read_config(miniature_folder()).text) == 768
 
 
 @pytest.mark.parametrize("index", [0, 1])

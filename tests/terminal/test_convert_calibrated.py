@@ -14,19 +14,18 @@ from tests.terminal.conftest import Run
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     file = tmp_path / "prompts.jsonl"
-    file.write_text(
-        '{"text": "What is 2 + 3?", "answer": "2 + 3 = 5"}\n{"text": "Tell me a joke."}\n', encoding="utf-8"
-    )
+    lines = '{"text": "What is 2 + 3?", "answer": "2 + 3 = 5"}\n{"text": "Tell me a joke and say the alphabet."}\n'
+    file.write_text(20 * lines, encoding="utf-8")
     return file
 
 
 def test_layers_are_rounded_on_the_prompts_of_a_file(run: Run, tmp_path: Path, prompts: Path) -> None:
     ended = run("convert", miniature_folder(), tmp_path / "out", "--calibration", prompts, "--json")
     assert ended.code == 0
-    assert "rounding the layers with error feedback on 2 prompts with" in ended.err
+    assert "rounding the layers with error feedback on 40 prompts with" in ended.err
     [told] = [line for line in ended.err.splitlines() if line.startswith("outputs of the layers' matrices change by")]
     found = json.loads(ended.out)
-    assert found["calibration"]["prompts"] == 2
+    assert found["calibration"]["prompts"] == 40
     tally = found["tallies"]["down_proj"]
     assert 0 < tally["relative_output_error"] < tally["plain_relative_output_error"]
     assert tally["relative_error"] > found["tallies"]["embed_tokens"]["relative_error"]
@@ -57,6 +56,16 @@ def test_what_it_does_nothing_for_is_refused(
     ended = run("convert", miniature_folder() / source, tmp_path / "out", "--calibration", prompts, *flags)
     assert (ended.code, ended.out) == (2, "")
     assert told in ended.errors[-1]
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_handful_of_tokens_is_refused(run: Run, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Hello\n", encoding="utf-8")
+    ended = run("convert", miniature_folder(), tmp_path / "out", "--calibration", prompts)
+    assert ended.code == 2
+    assert "1 prompt with" in ended.errors[0]
+    assert "give it 768 tokens" in ended.errors[0]
     assert not list(tmp_path.glob("out*"))
 
 
