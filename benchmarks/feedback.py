@@ -41,7 +41,7 @@ JUDGED = 64
 """Of each kind."""
 CALIBRATION = 24
 """Of each kind: a third of them in each calibration."""
-RECIPE_NAMES = ("4bit", "4bit-g32")
+RECIPE_NAMES = ("4bit", "4bit-g32", "6bit", "8bit")
 FORM = Form(name="feedback", place=("recipe", "calibration"), drawn=frozenset({"prompts"}))
 
 

@@ -106,12 +106,16 @@ def convert_source(
     bytes of the source that are done and their total. A shard has at most `shard_bytes` of numbers. With `calibration`
     the layers are rounded with error feedback (feedback.py).
 
-    Raises UsageError for a `destination` that exists or is being made of something else, CheckpointError for a source
+    Raises UsageError for a `destination` that exists or is being made of something else and for a `calibration` that
+    has no effect, CheckpointError for a source
     that lacks its tokenizer or chat template (a drafter needs none), does not fit the recipe, or is damaged, and for a
     disk that is too small.
     """
     started = time.perf_counter()
     refuse_existing(destination)
+    if calibration is not None:
+        refuse_recipe(recipe)
+        refuse_unrunnable(source, "--calibration")
     by_name = {name: job_of(name, tensor, recipe, source.is_drafter) for name, tensor in source.tensors.items()}
     jobs = list(by_name.values())
     shards = plan_shards([job.outputs for job in jobs], shard_bytes)
@@ -120,11 +124,7 @@ def convert_source(
     bits_per_weight = 8 * tensor_bytes / sum(math.prod(job.tensor.shape) for job in jobs)
     repacking = count_repacking([(job.tensor, job.packing) for job in jobs if isinstance(job.tensor, PackedTensor)])
     bytes_written = _bytes_of(shards, text)
-    identity = dict(_identity(source, recipe, shards, text))
-    if calibration is not None:
-        refuse_recipe(recipe)
-        refuse_unrunnable(source, "--calibration")
-        identity["calibration"] = calibration.digest
+    identity = _identity(source, recipe, calibration, shards, text)
     progress = progress or (lambda done, total: None)
     with partial_folder(destination, identity, bytes_written, restart=restart) as work:
         look_at_lattice(source, recipe)
@@ -161,7 +161,9 @@ def _bytes_of(shards: list[Shard], text: Mapping[str, bytes]) -> int:
     return sum(shard.nbytes for shard in shards) + sum(map(len, text.values()))
 
 
-def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping[str, bytes]) -> Identity:
+def _identity(
+    source: Source, recipe: Recipe, calibration: Calibration | None, shards: list[Shard], text: Mapping[str, bytes]
+) -> Identity:
     """All that the folder's bytes depend on, in words for the case that an unfinished one is of another."""
     layout, code = hashlib.sha256(), source_hash(Path(convert.__file__).parent)
     for shard in shards:
@@ -170,6 +172,7 @@ def _identity(source: Source, recipe: Recipe, shards: list[Shard], text: Mapping
         "version of gemma-mlx": f"{code} with MLX {metadata.version('mlx')}",
         "recipe": recipe.name,
         "packing": json.dumps(asdict(recipe), sort_keys=True),
+        "calibration": "" if calibration is None else calibration.digest,
         **source.identity,
         "layout": layout.hexdigest(),
         **{name: hashlib.sha256(content).hexdigest() for name, content in text.items()},

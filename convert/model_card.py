@@ -95,8 +95,9 @@ def _output_changes(changes: Mapping[str, Tally], calibration: Calibration) -> s
         if tally.output_sum
     ]
     text = (
-        f"The layers were rounded with error feedback, as GPTQ does it: numbers change more than they had to, so that "
-        f"outputs change less on {calibration}. On other text they may change otherwise.\n\n"
+        "The layers were rounded with error feedback, as GPTQ does it: numbers change more than they had to, so that "
+        f"outputs change less on {calibration}; on other text they may change otherwise. RMS of the change over RMS of "
+        f"the outputs, by second moments of at most {calibration.block_columns:,} inputs together:\n\n"
     )
     return text + _table(("outputs of", "relative error", "had each number been rounded for itself"), rows)
 

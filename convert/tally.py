@@ -25,7 +25,8 @@ class Tally:
     largest_deviation: float = 0.0
     """Of one of them, once rounded to bfloat16, relative to what it was."""
     output_error: float = 0.0
-    """Mean squared change of the outputs on the prompts of a calibration, summed; 0 where there was none, as below."""
+    """Mean squared change of the outputs on the prompts of a calibration, summed; 0 where there was none, as below.
+    Inputs in different blocks of columns (`second_moments.py`) count as if they had nothing to do with each other."""
     plain_output_error: float = 0.0
     """The same had each number been rounded for itself."""
     output_sum: float = 0.0
