@@ -21,8 +21,9 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.packing import PackedRows, round_groups, side_by_side
+from convert.packing import PackedRows, side_by_side
 from convert.recipes import Packing
+from convert.rounding import Floats, round_groups
 from convert.tally import Tally
 
 DAMPING = 0.01
@@ -35,7 +36,6 @@ ROWS_AT_ONCE = 1024
 JUDGED_ROWS = 256
 """Spread over a matrix."""
 
-Floats = NDArray[np.float32]
 Fit = Callable[[mx.array, Packing, slice], tuple[mx.array, mx.array]]
 """Numbers [R, g] of the group in these columns -> its scale and bias, [R, 1]."""
 
@@ -136,7 +136,7 @@ def pack_with_feedback(weight: mx.array, moments: Sequence[Moments], packing: Pa
     it, as JUDGED_ROWS of the rows show them."""
     numbers = np.array(weight, dtype=np.float32)
     found = round_with_feedback(numbers, moments, packing)
-    codes = side_by_side(mx.array(found.codes), packing.bits)
+    codes = mx.array(side_by_side(np.ascontiguousarray(found.codes), packing.bits))
     scales, biases = (mx.array(part).astype(mx.bfloat16) for part in (found.scales, found.biases))
     mx.eval(codes, scales, biases)
     moved = found.numbers

@@ -22,7 +22,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from convert.feedback import LAZY_COLUMNS, Floats, Moments
+from convert.feedback import LAZY_COLUMNS, Moments
+from convert.rounding import Floats
 from gemma_mlx.config import TextConfig
 from gemma_mlx.model.decoder import DecoderLayer, FullAttention
 from gemma_mlx.model.shared_rows import over_heads, value_order

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from convert import feedback
-from convert.feedback import DAMPING, Floats, Moments, output_error, pack_with_feedback, round_with_feedback
+from convert.feedback import DAMPING, Moments, output_error, pack_with_feedback, round_with_feedback
 from convert.packing import pack_rows
 from convert.recipes import Packing
+from convert.rounding import Floats
 
 COLUMNS = 256
 FIRST, LAST = slice(0, 128), slice(128, COLUMNS)
