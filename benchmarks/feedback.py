@@ -42,6 +42,7 @@ JUDGED = 64
 CALIBRATION = 24
 """Of each kind: a third of them in each calibration."""
 RECIPE_NAMES = ("4bit", "4bit-g32", "6bit", "8bit")
+THIRDS = ("first", "second", "third")
 FORM = Form(name="feedback", place=("recipe", "calibration"), drawn=frozenset({"prompts"}))
 
 
@@ -50,7 +51,7 @@ def calibrations(prompts: list[Prompt]) -> Iterator[tuple[str, Calibration | Non
     them; and what the first third is worth in smaller blocks and in part."""
     yield "none", None
     thirds = [prompts[number::3] for number in range(3)]
-    for name, third in zip(("first", "second", "third"), thirds, strict=True):
+    for name, third in zip(THIRDS, thirds, strict=True):
         yield name, _calibration(third)
     yield "all three", _calibration(prompts)
     first = _calibration(thirds[0])
@@ -139,20 +140,35 @@ def _judged(model: RoundingModel, samples: list[Sample], wanted: list[Any]) -> d
 def table(report: Report) -> str:
     """Means over sets of each point's figures, and by how much plain rounding's are larger, pair by pair."""
     lines = [
-        "| recipe | calibration | tokens | error of outputs, % | plain, % | mean KL x 1000 | plain - this "
+        "| recipe | calibration | tokens | output error, % | plain, % | mean KL x 1000 | plain - this "
         "| median KL x 10^6 | plain - this | same top token, % | plain - this |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    plain = {point["recipe"]: point for point in report["points"] if point["calibration"] == "none"}
-    for point in report["points"]:
-        errors = [f"{100 * point[key]:.2f}" for key in ("relative_output_error", "plain_relative_output_error")]
-        cells = [point["recipe"], point["calibration"], f"{point['calibration_tokens']:,}", *errors]
-        for key, unit in FIGURES.items():
-            sets = [unit * one[key] for one in point["sets"]]
-            mean, error = difference([unit * one[key] for one in plain[point["recipe"]]["sets"]], sets)
-            cells += [f"{np.mean(sets):.2f}", f"{mean:+.2f} +- {error:.2f}" if point["calibration"] != "none" else ""]
-        lines.append(f"| {' | '.join(cells)} |")
+    for recipe in dict.fromkeys(point["recipe"] for point in report["points"]):
+        points = {point["calibration"]: point for point in report["points"] if point["recipe"] == recipe}
+        if points.keys() >= {*THIRDS}:
+            points["a third, averaged"] = _average([points[name] for name in THIRDS])
+        lines += [_row(recipe, name, point, points["none"]) for name, point in points.items()]
     return "\n".join(lines)
+
+
+def _average(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of each figure, set by set."""
+    sets = zip(*(point["sets"] for point in points), strict=True)
+    errors = ("calibration_tokens", "relative_output_error", "plain_relative_output_error")
+    return {key: float(np.mean([point[key] for point in points])) for key in errors} | {
+        "sets": [{key: float(np.mean([one[key] for one in same])) for key in FIGURES} for same in sets]
+    }
+
+
+def _row(recipe: str, name: str, point: dict[str, Any], plain: dict[str, Any]) -> str:
+    errors = [f"{100 * point[key]:.2f}" for key in ("relative_output_error", "plain_relative_output_error")]
+    cells = [recipe, name, f"{point['calibration_tokens']:,.0f}", *errors]
+    for key, unit in FIGURES.items():
+        sets = [unit * one[key] for one in point["sets"]]
+        mean, error = difference([unit * one[key] for one in plain["sets"]], sets)
+        cells += [f"{np.mean(sets):.4g}", "" if point is plain else f"{mean:+.2g} +- {error:.2g}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

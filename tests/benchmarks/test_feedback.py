@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import feedback
-from benchmarks.feedback import calibrations, dealt
+from benchmarks.feedback import calibrations, dealt, table
 from benchmarks.prompts import Prompt
 from convert.calibration import default_exchanges
 
@@ -83,4 +83,16 @@ def test_a_stopped_run_goes_on_and_the_table_compares(
     assert json.loads(result.read_text(encoding="utf-8"))["points"] == [plain, fed]
     [row] = [line for line in printed.out.splitlines() if "| first |" in line]
     means = [sum(one["kl_mean"] for one in point["sets"]) / 2 for point in (plain, fed)]
-    assert f"| {1000 * means[1]:.2f} | {1000 * (means[0] - means[1]):+.2f} +- " in row
+    assert f"| {1000 * means[1]:.4g} | {1000 * (means[0] - means[1]):+.2g} +- " in row
+
+
+def test_the_average_of_three_calibrations_is_taken_set_by_set() -> None:
+    def point(name: str, *kl: float) -> dict[str, object]:
+        figures = [{"kl_mean": one, "kl_median": one, "top1_agreement": 1.0} for one in kl]
+        facts = {"calibration_tokens": 10, "relative_output_error": 0.1, "plain_relative_output_error": 0.2}
+        return {"recipe": "4bit", "calibration": name, "sets": figures, **facts}
+
+    points = [point("none", 0.004, 0.006), point("first", 0.001, 0.002), point("second", 0.002, 0.004)]
+    averaged = table({"points": [*points, point("third", 0.003, 0.006)]}).splitlines()[-1]
+    assert averaged.startswith("| 4bit | a third, averaged | 10 | 10.00 | 20.00 | 3 | +2 +- 0 |")
+    assert "averaged" not in table({"points": points})
