@@ -76,8 +76,9 @@ class Talk:
     async def answer_all(self) -> None:
         """Answers the messages that wait, one after the other, unless that goes on already."""
         await self.conversation()
-        while not self.busy and self._surface.waiting.messages:
-            message = self._surface.waiting.messages.pop(0)
+        messages = self._surface.waiting.messages
+        while not self.busy and messages and messages[0].whole:
+            message = messages.pop(0)
             if not await self._answered(message):
                 break
 
