@@ -106,8 +106,8 @@ class Screen:
         finally:
             self.waiting.messages.clear()
             self._talk.stop()
-            if self.panel is not None:
-                self.panel.key("escape")
+            if self.asks_for_keys:
+                self.key("escape")
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._talk.end()
             self._printer.flush()

@@ -62,7 +62,11 @@ class Talk:
 
     async def begin(self) -> None:
         """Loads the model, and the chat that is gone on with."""
-        self._found(await self.thread.do(lambda: self._opening.first(self._teller)))
+        try:
+            self._found(await self.thread.do(lambda: self._opening.first(self._teller)))
+        except BaseException:
+            self._conversation.cancel()  # whoever waits for it waits for nothing
+            raise
 
     @property
     def busy(self) -> bool:
