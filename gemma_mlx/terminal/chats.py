@@ -12,7 +12,7 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.failures import exit_codes, one_line
 from gemma_mlx.terminal.output import Output, write_stdout
-from gemma_mlx.terminal.safe import visible_line
+from gemma_mlx.terminal.safe import visible_name
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The chat, as `gemma-mlx chats` calls it.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Where to, ending in .md or .json.")]
@@ -41,11 +41,11 @@ def list_kept(context: typer.Context, as_json: flag.Json = False) -> None:
             return
         if not chats:
             Output().note("no chats are kept yet; begin one with gemma-mlx chat")
-        width = max((len(visible_line(chat.name)) for chat in chats), default=0)
+        width = max((len(visible_name(chat.name)) for chat in chats), default=0)
         for chat in chats:
             turns = f"{chat.turns:,} turn{'' if chat.turns == 1 else 's'}"
             told = f"{chat.changed_at[:16].replace('T', ' ')}  {turns:>10}  {chat.size_bytes / 1e6:8.1f} MB"
-            write_stdout(f"{visible_line(chat.name):{width}}  {told}  {visible_line(chat.model)}".rstrip() + "\n")
+            write_stdout(f"{visible_name(chat.name):{width}}  {told}  {visible_name(chat.model)}".rstrip() + "\n")
 
 
 def export(name: Name, file: File, force: Force = False) -> None:

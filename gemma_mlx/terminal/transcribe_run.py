@@ -102,13 +102,25 @@ class TranscribeRun:
         return not failed
 
     def live(self) -> None:
-        """Transcribes the microphone until Ctrl-C; what was said until then is written."""
-        from gemma_mlx.terminal.capture.microphone import microphone_blocks
+        """Transcribes the microphone until Ctrl-C; what was said until then is written.
+
+        MicrophoneGoneError, after that, where it went away.
+        """
+        from gemma_mlx.terminal.capture.microphone import MicrophoneGoneError, microphone_blocks
+
+        gone: list[MicrophoneGoneError] = []
+
+        def blocks() -> Iterator[Samples]:
+            try:
+                yield from microphone_blocks(lambda: interrupt.asked)
+            except MicrophoneGoneError as error:
+                gone.append(error)
 
         with Interrupt() as interrupt:
-            blocks = microphone_blocks(lambda: interrupt.asked)
             self._output.note("listening; Ctrl-C ends it")
-            self._transcribe("microphone", None, blocks, None, lambda place_s: None, live=True)
+            self._transcribe("microphone", None, blocks(), None, lambda place_s: None, live=True)
+        if gone:
+            raise gone[0]
 
     def _file(self, recording: Recording, journal: Journal | None, progress: TranscribeProgress) -> None:
         from gemma_mlx.inputs.sound_stream import open_sound

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from gemma_mlx.terminal.safe import visible_line
+from gemma_mlx.terminal.safe import visible_line, visible_name
 
 if TYPE_CHECKING:
     from gemma_mlx.tasks.turn import Attached
@@ -72,10 +72,10 @@ class Waiting:
 
     def lines(self, columns: int) -> list[str]:
         """A line for each of them, safe to show."""
-        lines = [f"[{number}] {chip.label}" for number, chip in enumerate(self.chips, start=1)]
-        lines += [f"[reading {name} ...]" for name in self.preparing]
-        lines += [f"[waits] {_shortened(message.text)}" for message in self.messages]
-        return [cut(visible_line(line), columns) for line in lines]
+        lines = [visible_name(f"[{number}] {chip.label}") for number, chip in enumerate(self.chips, start=1)]
+        lines += [visible_name(f"[reading {name} ...]") for name in self.preparing]
+        lines += [visible_line(f"[waits] {_shortened(message.text)}") for message in self.messages]
+        return [cut(line, columns) for line in lines]
 
 
 def cut(line: str, columns: int) -> str:

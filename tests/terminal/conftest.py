@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from gemma_mlx.home import miniature_folder
 from gemma_mlx.terminal.cli import main
+from tests.terminal.tmux import TMUX, Chat
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,22 @@ def endless_model(changed_model: ChangedModel) -> Path:
     return changed_model(
         "generation_config.json", {"suppress_tokens": [*data["suppress_tokens"], *data["eos_token_id"]]}
     )
+
+
+OpenChat = Callable[..., Chat]
+
+
+@pytest.fixture
+def open_chat(own_home: Path) -> Iterator[OpenChat]:
+    """Begins chats on terminals of their own, with the flags and the window that are given; ends them afterwards."""
+    if TMUX is None:
+        pytest.skip("needs tmux, which .ci/tools installs")
+    opened: list[Chat] = []
+
+    def open_one(*flags: object, **window: Any) -> Chat:
+        opened.append(Chat(*flags, **window))
+        return opened[-1]
+
+    yield open_one
+    for chat in opened:
+        chat.close()

@@ -1,75 +1,136 @@
-"""The chat on a real terminal, driven by keys."""
+"""The chat on a real terminal: stopped, left, suspended, killed and gone on with."""
 
 from __future__ import annotations
 
-import os
+import shlex
 import shutil
 import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+from gemma_mlx.home import samples_folder
+from tests.terminal.conftest import OpenChat
+from tests.terminal.kept import KeptFiles
+from tests.terminal.tmux import CHAT, TMUX, Terminal
 
-WAIT_S = 60
+ENDLESS = ("-n", 4000, "-t", 20, "--top-k", 0, "--top-p", 1, "--seed", 7)
+"""Answers of a model that never ends its turn: words drawn at random."""
 
 
-class Screen:
-    """A tmux server of its own, of one window."""
+def test_a_typed_message_is_answered_stopped_and_left(open_chat: OpenChat, endless_model: Path, own_home: Path) -> None:
+    chat = open_chat("-m", endless_model, *ENDLESS)
+    chat.wait_until_ready()
+    chat.enter("Hello")
+    chat.wait_for(lambda text: len(text.partition("> Hello")[2].strip()) > 200)
+    chat.keys("C-c")
+    chat.wait_until_ready()
+    chat.keys("C-c")
+    chat.wait_for("Ctrl-C once more")
+    chat.keys("C-c")
+    assert "Traceback" not in chat.wait_for(lambda _: chat.ended)
+    assert "Hello" in (own_home / "history").read_text(encoding="utf-8")
+    kept = KeptFiles(own_home)
+    assert kept.kinds == ["asked", "answered"]
+    assert len(kept.answered[0]["answer"]) > 100
+    assert kept.open_to_others == []
 
-    def __init__(self, command: list[str], columns: int = 80) -> None:
-        self._socket = f"gemma-mlx-{uuid.uuid4().hex[:8]}"
-        self._tmux("new-session", "-d", "-x", str(columns), "-y", "24", *command, ";", "set", "remain-on-exit", "on")
 
-    def _tmux(self, *arguments: str) -> str:
-        command = ["tmux", "-L", self._socket, "-f", "/dev/null", *arguments]
-        return subprocess.run(command, capture_output=True, text=True).stdout
+def test_a_killed_chat_goes_on_with_its_turns_media_and_what_was_computed(
+    open_chat: OpenChat, endless_model: Path, own_home: Path
+) -> None:
+    first = open_chat()
+    first.wait_until_ready()
+    first.enter(f"/image {samples_folder() / 'scene.png'}")
+    first.wait_for("[1] scene.png 401x605 -> 60 tokens")
+    first.ask("Describe the picture.", "A red circle")
+    first.leave()
+    kept = KeptFiles(own_home)
+    computed_tokens = kept.answered[0]["figures"]["prompt_tokens"]
 
-    def keys(self, *keys: str) -> None:
-        self._tmux("send-keys", *keys)
+    second = open_chat("--resume", "-m", endless_model, *ENDLESS)
+    second.wait_until_ready()
+    second.enter(f"/image {samples_folder() / 'text.png'}")
+    second.wait_for("[1] text.png")
+    second.enter("What is the text?")
+    second.wait_for(lambda text: len(text.partition("> What is the text?")[2].strip()) > 200)
+    second.kill()
+    assert kept.kinds == ["asked", "answered", "asked"]
+    assert len(kept.media) == 2
 
-    def text(self) -> str:
-        return self._tmux("capture-pane", "-p", "-S", "-200")
+    third = open_chat("--resume")
+    third.wait_for(lambda text: "> What is the text?" in text and "[1] text.png" in text)
+    third.keys("Enter")
+    third.wait_for(lambda _: len(kept.answered) == 2 and third.is_ready)
+    third.ask("Which shapes are in the picture?", "shapes")
+    third.leave()
+    assert [line["turn"] for line in kept.answered] == [1, 3, 4]
+    assert kept.answered[1]["figures"]["reused_tokens"] >= computed_tokens - 10
+    assert kept.answered[1]["figures"]["image_tokens"] > kept.answered[0]["figures"]["image_tokens"]
+    assert kept.open_to_others == []
 
-    def wait_for(self, shown: Callable[[str], bool]) -> str:
-        """The screen as soon as `shown` holds of it."""
-        end_s = time.monotonic() + WAIT_S
-        while not shown(text := self.text()):
-            assert time.monotonic() < end_s, text
-            time.sleep(0.1)
-        return text
 
-    def ended(self) -> bool:
-        """Whether the command has ended (tmux does not always notice with which code)."""
-        return self._tmux("list-panes", "-F", "#{pane_dead}").strip() == "1"
-
-    def close(self) -> None:
-        self._tmux("kill-server")
+def test_undo_retry_and_edit_change_the_last_turn(open_chat: OpenChat, own_home: Path) -> None:
+    chat = open_chat("-t", 1.5, "--top-k", 0, "--top-p", 1, "--seed", 3, "-n", 40)
+    chat.wait_until_ready()
+    chat.enter("Tell me a story.")
+    chat.wait_for("first ")
+    chat.enter("/retry")
+    chat.wait_for("> /retry")
+    kept = KeptFiles(own_home)
+    chat.wait_for(lambda _: len(kept.answered) == 2 and chat.is_ready)
+    first, second = kept.answered
+    assert first["turn"] == second["turn"]
+    assert first["answer"] != second["answer"]
+    chat.enter("/undo")
+    chat.wait_for("taken back: Tell me a story.")
+    chat.enter("/undo")
+    chat.wait_for("error: there is no turn to undo; the chat has not begun")
+    chat.enter(f"/image {samples_folder() / 'scene.png'}")
+    chat.wait_for("[1] scene.png 401x605 -> 60 tokens")
+    chat.enter("What is 2 + 3?")
+    chat.wait_for(lambda _: len(kept.answered) == 3 and chat.is_ready)
+    chat.enter("/edit")
+    chat.wait_for("the turn is taken back; change it, and send it again")
+    assert chat.rows[-3].startswith("[1] scene.png")
+    assert chat.rows[-2] == "> What is 2 + 3?"
+    chat.keys(*["BSpace"] * 2)
+    chat.enter("4?")
+    chat.wait_for(lambda _: len(kept.answered) == 4 and chat.is_ready)
+    chat.leave()
+    assert " ".join(kept.kinds) == "asked answered answered undone asked answered undone asked answered"
+    assert [line["text"] for line in kept.asked] == ["Tell me a story.", "What is 2 + 3?", "What is 2 + 4?"]
+    assert kept.asked[-1]["media"] == kept.asked[-2]["media"]
+    assert len(kept.media) == 1
 
 
 @pytest.fixture
-def screen(endless_model: Path, own_home: Path) -> Iterator[Screen]:
-    """A chat with a model that never ends its turn."""
-    environment = [f"GEMMA_MLX_HOME={own_home}", f"PATH={os.environ['PATH']}", f"PYTHONPATH={Path.cwd()}"]
-    flags = ["-m", str(endless_model), "-n", "4000", "-t", "20", "--top-k", "0", "--top-p", "1"]
-    screen = Screen(["env", *environment, sys.executable, "-m", "gemma_mlx", "chat", *flags])
-    yield screen
-    screen.close()
+def shell() -> Iterator[Terminal]:
+    if TMUX is None:
+        pytest.skip("needs tmux, which .ci/tools installs")
+    terminal = Terminal(["bash", "--norc", "--noprofile"], environment={"PS1": "$ "})
+    yield terminal
+    terminal.close()
 
 
-def test_a_typed_message_is_answered_stopped_and_left(screen: Screen, own_home: Path) -> None:
-    screen.wait_for(lambda text: "context 0/" in text)
-    screen.keys("Hello", "Enter")
-    screen.wait_for(lambda text: len(text.partition("> Hello")[2].strip()) > 200)
-    screen.keys("C-c")
-    stopped = screen.wait_for(lambda text: "answering" not in text)
-    assert "Traceback" not in stopped
-    screen.keys("C-c")
-    screen.wait_for(lambda text: "Ctrl-C once more" in text)
-    screen.keys("/quit", "Enter")
-    assert "Traceback" not in screen.wait_for(lambda _: screen.ended())
-    assert "Hello" in (own_home / "history").read_text(encoding="utf-8")
+def test_a_suspended_chat_goes_on_where_it_was(shell: Terminal, endless_model: Path, own_home: Path) -> None:
+    shell.enter(shlex.join([*CHAT, "-m", str(endless_model), *map(str, ENDLESS)]))
+    shell.wait_for(lambda _: shell.status.startswith("changed"))
+    shell.enter("Hello")
+    shell.wait_for(lambda text: len(text.partition("> Hello")[2].strip()) > 100)
+    shell.type("half a line")
+    shell.wait_for("> half a line")
+    shell.keys("C-z")
+    shell.wait_for("Stopped")
+    shell.enter("echo in $((1 + 1)) programs")
+    shell.wait_for("in 2 programs")
+    shell.enter("fg")
+    shell.wait_for(lambda _: "half a line" in shell.rows[-2])
+    shell.keys("C-c")
+    shell.wait_for(lambda _: shell.status.startswith("changed"))
+    shell.keys("C-c")
+    shell.enter("/quit")
+    shell.wait_for(lambda _: shell.rows[-1] == "$")
+    assert "Traceback" not in shell.text
+    assert KeptFiles(own_home).kinds == ["asked", "answered"]

@@ -13,6 +13,7 @@ from gemma_mlx.errors import GemmaError
 from gemma_mlx.inputs.pauses import HOPS_PER_S, LATENCY_S, SpeechFinder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
 from gemma_mlx.terminal.capture.microphone import MicrophoneGoneError, microphone_blocks
+from gemma_mlx.terminal.capture.silenced import libraries_silenced
 
 LONGEST_S = 30.0
 """The model was trained on clips up to this length (model card)."""
@@ -71,8 +72,9 @@ class Recorder:
 
     def _listen(self) -> None:
         try:
-            for block in self._blocks(lambda: self._stopping is not None):
-                self._take(block)
+            with libraries_silenced():
+                for block in self._blocks(lambda: self._stopping is not None):
+                    self._take(block)
         except MicrophoneGoneError as error:
             self._stopping, self.problem = "unplugged", str(error)
         except GemmaError as error:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
 from prompt_toolkit.completion import Completer
-from prompt_toolkit.filters import Condition, is_done
+from prompt_toolkit.filters import Condition, is_done, to_filter
 from prompt_toolkit.formatted_text import ANSI, AnyFormattedText, OneStyleAndTextTuple
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindingsBase
@@ -56,12 +56,14 @@ def input_line(
     application: Application[str] = session.app
     application.min_redraw_interval = REDRAW_S
     editor = application.layout.container
+    application.layout.current_window.dont_extend_height = to_filter(True)
     rows = HSplit(
         [
             _part(lambda: ANSI(live()), lambda: bool(live())),
             _part(lambda: [("class:chip", "\n".join(chips()))], lambda: bool(chips())),
             editor,
             _part(lambda: [("class:status", status())], lambda: bool(status())),
+            Window(),  # what a longer line or answer took and is free now stays below, not between
         ]
     )
     application.layout = Layout(rows, focused_element=session.default_buffer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gemma_mlx.terminal.safe import visible_line
+from gemma_mlx.terminal.safe import visible_name
 
 
 class Question:
@@ -15,7 +15,7 @@ class Question:
         self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def line(self) -> str:
-        return f"\x1b[1m{visible_line(self._text)} [y/N]\x1b[0m"
+        return f"\x1b[1m{visible_name(self._text)} [y/N]\x1b[0m"
 
     def key(self, name: str) -> None:
         if not self._answer.done() and name in ("y", "Y", "n", "N", "enter", "escape"):

@@ -57,12 +57,8 @@ async def speak(screen: PanelSurface, way: str) -> None:
         late = f"; it ends at token {end:,}, where the model may not hear it" if end > LAST_HEARD_TOKENS else ""
         screen.note(f"{clip.label}{late}")
         return
-    why = (
-        ""
-        if way
-        else f": as sound it would end at token {end:,}, and the model is sure to hear the first {LAST_HEARD_TOKENS}"
-    )
-    screen.note(f"writing the speech down{why}")
+    late = f": as sound it would end at token {end:,}, past the {LAST_HEARD_TOKENS} that the model is sure to hear"
+    screen.note("writing the speech down" + ("" if way else late))
     text = await screen.with_model(lambda: dictate(conversation.gemma, samples))
     if text:
         screen.put(text)

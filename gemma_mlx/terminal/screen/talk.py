@@ -126,6 +126,7 @@ class Talk:
         chips = "".join(f"  [{visible_line(item.label)}]\n" for item in message.media)
         said = visible(message.text[:SAID_CHARACTERS]).replace("\n", "\n" + " " * len(PROMPT))
         surface.show(f"\n\x1b[1m{PROMPT}{said}{PLAIN}\n{DIM}{chips}{PLAIN}")
+        await self._warn_of_late_sound(conversation, message)
         conversation.waiting = [*message.media]
         try:
             answered = await self._shown(conversation, lambda progress: conversation.ask(message.text, progress))
@@ -138,6 +139,19 @@ class Talk:
             surface.say("there is no answer yet; the message was not kept, and waits to be sent again")
             surface.put_back(message)
         return answered
+
+    async def _warn_of_late_sound(self, conversation: Conversation, message: Message) -> None:
+        """What was typed or answered since a sound was attached may have pushed it out of hearing."""
+        if not any(item.kind == "audio" for item in message.media):
+            return
+        from gemma_mlx.tasks.dictation import LAST_HEARD_TOKENS, heard_until
+
+        end = await self._surface.apart(lambda: heard_until(conversation, message.media, message.text))
+        if end > LAST_HEARD_TOKENS:
+            self._surface.say(
+                f"the sound ends at token {end:,}; the model may not hear what stands past {LAST_HEARD_TOKENS}: "
+                "/reset begins anew, /mic dictate writes speech down"
+            )
 
     async def _shown(self, conversation: Conversation, ask: Ask) -> bool:
         """Shows the answer that `ask` gives and keeps it; False where it was stopped before its first word."""

@@ -109,3 +109,12 @@ def test_text_comes_as_one_speaks_and_ctrl_c_keeps_it(run: Run, monkeypatch: pyt
     expected = Path(samples_folder() / "samples.json").read_text(encoding="utf-8")
     said = next(row["expected"] for row in json.loads(expected)["samples"] if row["file"] == "speech.wav")
     assert [event["text"] for event in told[1:3]] == [said, said]
+
+
+def test_a_microphone_that_goes_away_leaves_the_last_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = read_waveform(samples_folder() / "speech.wav")
+    module = fake_module(clip, lambda: setattr(module.InputStream, "active", False))
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    ended = run("transcribe", "--live")
+    assert (ended.code, ended.out) == (1, "4 7 1\n")
+    assert ended.errors == ["error: the microphone went away after 1.1 s; what was heard is kept"]

@@ -1,0 +1,1 @@
+"""The recorded chat in the README: `python -m assets.demo` makes it again."""
