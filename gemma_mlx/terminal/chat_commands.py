@@ -53,7 +53,8 @@ async def last_turn(surface: Surface, name: str, rest: str) -> None:
         raise UsageError(f"there is no turn to {name}; the chat has not begun")
     tell_notes(surface, conversation)
     if name == "edit":
-        surface.waiting.chips = [*conversation.waiting, *surface.waiting.chips]
+        surface.waiting.chips = [*turn.attached, *surface.waiting.chips]
+        conversation.waiting = []
         surface.put(turn.text)
         surface.note("the turn is taken back; change it, and send it again")
     else:

@@ -28,12 +28,14 @@ class PastedText:
         return f"pasted text, {size}, {self.text.count(chr(10)) + 1:,} lines"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Message:
     """A message on its way to the model."""
 
     text: str
     media: tuple[Attached, ...] = ()
+    whole: bool = True
+    """Whether nothing that belongs to it is still being read."""
 
 
 @dataclass

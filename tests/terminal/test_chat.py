@@ -57,7 +57,18 @@ def test_a_dragged_path_has_backslashes(run: Run, media: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "command",
-    ["/nonsense", "/image", "/image no/such.png", "/audio no/such.wav", "/detail 71", "/think maybe", "/image 'open"],
+    [
+        "/nonsense",
+        "/image",
+        "/image no/such.png",
+        "/audio no/such.wav",
+        "/detail 71",
+        "/think maybe",
+        "/image 'open",
+        "/load no-such",
+        "/model no/such",
+        "/mic",
+    ],
 )
 def test_a_wrong_command_is_one_line_and_the_chat_goes_on(run: Run, command: str) -> None:
     ended = talk(run, command, "Hello")

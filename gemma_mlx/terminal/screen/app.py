@@ -27,6 +27,7 @@ from gemma_mlx.terminal.screen.keys import key_bindings
 from gemma_mlx.terminal.screen.layout import PROMPT, input_line, terminal_output
 from gemma_mlx.terminal.screen.printer import Printer
 from gemma_mlx.terminal.screen.question import Question
+from gemma_mlx.terminal.screen.sending import Sending
 from gemma_mlx.terminal.screen.talk import Talk
 from gemma_mlx.terminal.waiting import LONG_PASTE_CHARACTERS, Message, PastedText, Waiting
 
@@ -74,9 +75,10 @@ class Screen:
         self._opening, self._files, self._quiet = opening, files, quiet
         self._hands = ThreadPoolExecutor(2, thread_name_prefix="hands")
         self._question: Question | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
         self._leaving = self._warned = False
         self._talk: Talk
+        self._sending: Sending
         self._session = input_line(
             live=self._live,
             chips=lambda: self.waiting.lines(self.columns),
@@ -92,18 +94,20 @@ class Screen:
         """Holds the chat until it is left."""
         loop = asyncio.get_running_loop()
         self._talk = Talk(self, self._opening)
+        self._sending = Sending(self, self._talk)
         show_warnings_in_one_line(Aside(loop, self))
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self.leave)
-        self._start(self._begin())
+        self._sending.follow(self._start(self._begin()))
         try:
-            await self._session.prompt_async(handle_sigint=False)
+            await self._session.prompt_async(handle_sigint=False, pre_run=self._leave_if_asked)
         except EOFError:
             pass
         finally:
+            self.waiting.messages.clear()
             self._talk.stop()
-            if self.panel is not None:
-                self.panel.key("escape")
+            if self.asks_for_keys:
+                self.key("escape")
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._talk.end()
             self._printer.flush()
@@ -122,7 +126,6 @@ class Screen:
             self.put(conversation.unsent_text)
         for kind, path in self._files:
             await attach_file(self, kind, path)
-        await self._talk.answer_all()
 
     # What keys bring
 
@@ -143,10 +146,9 @@ class Screen:
         line = text.strip()
         if is_command(line):
             self.show(f"{DIM}{PROMPT}{visible_line(line)}{PLAIN}\n")
-            self._start(run_command(self, line))
+            self._sending.follow(self._start(run_command(self, line)))
         elif line or self.waiting.chips:
-            self.waiting.messages.append(self.waiting.take(line))
-            self._start(self._talk.answer_all())
+            self._start(self._sending.send(line))
 
     def pasted(self, text: str) -> None:
         """Pasted text goes into the line; a long one becomes a chip, and files are attached after a yes."""
@@ -181,7 +183,11 @@ class Screen:
 
     def leave(self) -> None:
         self._leaving = True
-        if self._session.app.is_running and not self._session.app.is_done:
+        self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
+        """Ends the input line; one that has not begun, when it does."""
+        if self._leaving and self._session.app.is_running and not self._session.app.is_done:
             self._session.app.exit(exception=EOFError())
 
     # What is shown
@@ -273,16 +279,20 @@ class Screen:
     async def change_model(self, folder: str) -> None:
         await self._talk.change_model(folder)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does `work` beside the input line; what fails is one line."""
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[bool]:
+        """Does `work` beside the input line; what fails is one line, and the task gives False."""
 
-        async def told() -> None:
+        async def told() -> bool:
             try:
                 await work
             except Exception as error:
                 self.show(f"error: {visible_line(one_line_of(error))}\n")
-            self.redraw()
+                return False
+            finally:
+                self.redraw()
+            return True
 
         task = asyncio.get_running_loop().create_task(told())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -62,7 +62,11 @@ class Talk:
 
     async def begin(self) -> None:
         """Loads the model, and the chat that is gone on with."""
-        self._found(await self.thread.do(lambda: self._opening.first(self._teller)))
+        try:
+            self._found(await self.thread.do(lambda: self._opening.first(self._teller)))
+        except BaseException:
+            self._conversation.cancel()  # whoever waits for it waits for nothing
+            raise
 
     @property
     def busy(self) -> bool:
@@ -76,8 +80,9 @@ class Talk:
     async def answer_all(self) -> None:
         """Answers the messages that wait, one after the other, unless that goes on already."""
         await self.conversation()
-        while not self.busy and self._surface.waiting.messages:
-            message = self._surface.waiting.messages.pop(0)
+        messages = self._surface.waiting.messages
+        while not self.busy and messages and messages[0].whole:
+            message = messages.pop(0)
             if not await self._answered(message):
                 break
 

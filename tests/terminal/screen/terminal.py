@@ -21,7 +21,7 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 8
+WAIT_S = 4
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
 
@@ -104,6 +104,10 @@ class Chat:
     @property
     def text(self) -> str:
         return self.terminal.text
+
+    async def answered(self, text: str) -> None:
+        """Waits until `text` has been said and nothing goes on."""
+        await self.see(lambda shown: text in shown and not self.screen.busy)
 
     @property
     def asked(self) -> list[str]:

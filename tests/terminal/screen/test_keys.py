@@ -138,6 +138,14 @@ def test_backspace_in_an_empty_line_takes_the_last_picture_back(media: Path) -> 
     play(scenario)
 
 
+def test_a_question_that_nobody_answers_does_not_keep_the_chat_open(media: Path) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.paste(str(media / "picture.png"))
+        await chat.see("[y/N]")
+
+    assert "[1]" not in play(scenario).text
+
+
 @pytest.mark.parametrize(("columns", "rows"), [(20, 8), (40, 12), (10, 4), (200, 50)])
 def test_windows_of_any_size(columns: int, rows: int) -> None:
     more = Event()

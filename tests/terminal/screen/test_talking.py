@@ -60,9 +60,11 @@ def test_what_is_typed_while_the_model_loads_is_sent_when_it_is_loaded() -> None
 
 def test_a_model_that_cannot_be_loaded_is_one_line_and_the_end() -> None:
     def begin(_: Any) -> Conversation:
+        time.sleep(0.3)  # until something has been typed
         raise CheckpointError("no weights; convert it again")
 
     async def scenario(chat: Chat) -> None:
+        chat.type("/stats\rHello\r")
         await chat.see("error: no weights; convert it again")
 
     assert play(scenario, begin=begin, leave=False).screen.failed

@@ -1,0 +1,167 @@
+"""Commands on the screen, and the order in which things typed are done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from benchmarks.scripted import ScriptedGemma, spoken
+from gemma_mlx.tasks.conversation import Conversation
+from gemma_mlx.terminal.commands import BY_NAME, COMMANDS, HELP
+from tests.terminal.screen.terminal import Chat, play
+
+
+def media_kinds(chat: Chat, message: int) -> list[str]:
+    """Of the media in the message that was sent as number `message`."""
+    return [part["type"] for part in chat.gemma.asked[message]["content"] if part["type"] != "text"]
+
+
+def test_help_fits_the_smallest_usual_window_and_names_every_command() -> None:
+    assert len(HELP.splitlines()) <= 21
+    assert max(map(len, HELP.splitlines())) < 80
+    assert all(f"/{name}" in HELP for name in BY_NAME)
+    assert all(command.help for command in COMMANDS)
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("/help\r")
+        await chat.see("twice in an empty line leaves")
+        assert "> /help" in chat.terminal.visible_rows
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["/nonsense", "/image", "/image no/such.png", "/drop x", "/drop 9", "/detail 71", "/think maybe", "/shot door",
+     "/undo", "/retry", "/edit", "/copy", "/save", "/save x", "/export", "/export x.doc",
+     "/mic 99999"],
+)  # fmt: skip
+def test_a_wrong_command_is_one_error_and_the_chat_goes_on(line: str) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"{line}\r")
+        await chat.see("error: ")
+        assert "not expected" not in chat.text
+        chat.type("\x15Hello\r")
+        await chat.see("Still here.")
+
+    play(scenario, spoken("Still here."), columns=200)
+
+
+def test_a_message_takes_along_what_was_attached_before_it_while_the_model_loads(media: Path) -> None:
+    loaded, gemma = Event(), ScriptedGemma([spoken("One."), spoken("Two.")])
+
+    def begin(_: Any) -> Conversation:
+        loaded.wait(20)
+        return Conversation(gemma)
+
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"/image {media / 'picture.png'}\rWhat is this?\rAnd now?\r")
+        await chat.see("[waits] And now?")
+        loaded.set()
+        await chat.see("Two.")
+
+    chat = play(scenario, gemma=gemma, begin=begin)
+    assert chat.asked == ["What is this?", "And now?"]
+    assert (media_kinds(chat, 0), media_kinds(chat, 1)) == (["image"], [])
+
+
+def test_a_picture_of_the_command_line_goes_with_the_first_message_however_soon_it_is_typed(media: Path) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("What is this?\r")
+        await chat.see("One.")
+
+    chat = play(scenario, spoken("One."), files=[("image", media / "picture.png")])
+    assert media_kinds(chat, 0) == ["image"]
+
+
+def test_a_message_is_not_sent_without_the_picture_that_could_not_be_read(media: Path) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"/image {media / 'cut.png'}\rWhat is this?\r")
+        await chat.see("the message was not sent")
+        await chat.see("> What is this?\nscripted")
+        chat.type("\r")
+        await chat.see("One.")
+
+    assert play(scenario, spoken("One.")).asked == ["What is this?"]
+
+
+def test_undo_edit_and_retry(media: Path) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"/image {media / 'picture.png'}\rfirst\r")
+        await chat.answered("One.")
+        chat.type("/retry\r")
+        await chat.answered("Two.")
+        chat.type("second\r")
+        await chat.answered("Three.")
+        chat.type("/undo\r")
+        await chat.see("taken back: second")
+        chat.type("/edit\r")
+        await chat.see("> first")
+        await chat.see("[1] picture.png")
+        chat.type(" again\r")
+        await chat.see("Four.")
+
+    chat = play(scenario, *(spoken(f"{word}.") for word in ("One", "Two", "Three", "Four")))
+    assert chat.asked == ["first", "first", "second", "first again"]
+    assert [media_kinds(chat, number) for number in range(4)] == [["image"], ["image"], [], ["image"]]
+
+
+def test_settings_say_what_they_are_now() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("/think 50\r/detail 140\r/system Be brief.\r/drop\r/model\r/sessions\r")
+        await chat.see("thinking is on, for at most 50 tokens")
+        await chat.see("up to 140 tokens")
+        await chat.see("the system message is set")
+        await chat.see("nothing waits for the next message")
+        await chat.see("scripted (a miniature) in scripted")
+        await chat.see("no chat is kept yet")
+        chat.type("Hello\r")
+        await chat.see("Yes.")
+
+    play(scenario, spoken("Yes."))
+
+
+def test_an_export_holds_what_was_said(tmp_path: Path) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.type("Hello\r")
+        await chat.see("Yes.")
+        chat.type(f"/export {tmp_path / 'chat.json'}\r")
+        await chat.see("written: ")
+
+    play(scenario, spoken("Yes."))
+    written = json.loads((tmp_path / "chat.json").read_text(encoding="utf-8"))
+    assert "Hello" in json.dumps(written)
+    assert "Yes." in json.dumps(written)
+
+
+def test_leaving_answers_no_message_that_waits() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\rtwo\r")
+        await chat.see("[waits] two")
+        chat.type("\x04")
+        more.set()
+
+    chat = play(scenario, [*spoken("Begun "), more, *spoken("on and on")], spoken("never"), leave=False)
+    assert chat.asked == ["one"]
+
+
+def test_commands_that_change_turns_wait_for_no_answer() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("Begun")
+        chat.type("/undo\r")
+        await chat.see("error: /undo")
+        chat.type("/stats\r")
+        await chat.see("memory 1.00 of 2.00 GB")
+        more.set()
+        await chat.see("ended")
+
+    play(scenario, [*spoken("Begun "), more, *spoken("and ended")])
