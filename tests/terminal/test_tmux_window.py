@@ -67,14 +67,14 @@ def test_a_large_paste_is_a_chip_and_is_sent_whole_or_refused_by_name(open_chat:
     huge = "".join(f"Line {number:06} is one of many in a very large paste.\n" for number in range(40_000))
     chat.paste(huge)
     chat.wait_for(lambda _: len(chat.chips) == 1)
-    assert chat.chips == ["[1] pasted text, 2.1 MB, 40,001 lines"]
+    assert chat.chips == ["[1] pasted text, 2.0 MB, 40,001 lines"]
     chat.enter("What is this?")
     chat.type("typed meanwhile")
     chat.wait_for(lambda _: chat.rows[-2].endswith("typed meanwhile"))
     text = chat.wait_for("error: ")
     assert "8,192" in text.partition("error: ")[2]
     chat.wait_until_ready()
-    assert "[1] pasted text, 2.1 MB, 40,001 lines" in chat.chips
+    assert "[1] pasted text, 2.0 MB, 40,001 lines" in chat.chips
     chat.keys("C-c")
     chat.enter("/drop")
     chat.wait_for("taken back")
