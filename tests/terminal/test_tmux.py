@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +11,7 @@ import pytest
 from gemma_mlx.home import samples_folder
 from tests.terminal.conftest import OpenChat
 from tests.terminal.kept import KeptFiles
-from tests.terminal.tmux import CHAT, TMUX, Terminal
-
-ENDLESS = ("-n", 4000, "-t", 20, "--top-k", 0, "--top-p", 1, "--seed", 7)
-"""Answers of a model that never ends its turn: words drawn at random."""
+from tests.terminal.tmux import CHAT, ENDLESS, TMUX, Terminal
 
 
 def test_a_typed_message_is_answered_stopped_and_left(open_chat: OpenChat, endless_model: Path, own_home: Path) -> None:

@@ -19,6 +19,8 @@ TMUX = shutil.which("tmux")
 WAIT_S = int(os.environ.get("WAIT_S", "25"))
 """For a busy machine; what comes is seen at once."""
 LOOK_S = 0.05
+ENDLESS = ("-n", 4000, "-t", 20, "--top-k", 0, "--top-p", 1, "--seed", 7)
+"""With a model that never ends its turn: words drawn at random."""
 CHAT = (sys.executable, "-m", "gemma_mlx", "chat")
 
 

@@ -52,9 +52,9 @@ class Recorder:
         """Ends it soon; `ended_by` tells when."""
         self._stopping = self._stopping or "key"
 
-    def wait(self) -> None:
-        """Until it has ended."""
-        self._thread.join()
+    def wait(self, limit_s: float | None = None) -> None:
+        """Until it has ended and let go of the microphone, or for so long."""
+        self._thread.join(limit_s)
 
     @property
     def elapsed_s(self) -> float:

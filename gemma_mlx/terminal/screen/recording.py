@@ -1,5 +1,6 @@
 """The line in which one speaks: a meter while it listens, then what may be done with the recording.
 
+○ the microphone opens ...   Esc drops
 ● 00:07  ▇▇▇▇▇▁▁▁▁▁▁▁  23 s left   Enter ends, Esc drops
 ■ 7.2 s heard   Enter keeps, p plays, r records again, Esc drops
 """
@@ -19,6 +20,8 @@ from gemma_mlx.terminal.safe import visible_line
 Samples = NDArray[np.float32]
 State = Literal["recording", "review", "kept", "dropped"]
 _METER_COLUMNS = 16
+_CLOSING_S = 5.0
+"""A device that takes longer to be let go of hangs."""
 
 
 class Recording(Protocol):
@@ -38,6 +41,7 @@ class Recording(Protocol):
     def samples(self) -> Samples: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...
+    def wait(self, limit_s: float) -> None: ...
 
 
 class RecordingPanel:
@@ -65,6 +69,10 @@ class RecordingPanel:
     def over(self) -> bool:
         return self.state in ("kept", "dropped")
 
+    def wait(self) -> None:
+        """Until the microphone is let go of: a process that ends before may hang in its sound library."""
+        self._recording.wait(_CLOSING_S)
+
     def tick(self) -> None:
         """Goes on to the review once the recording has ended; with nothing heard, there is nothing to keep."""
         if self.state == "recording" and self._recording.ended_by is not None:
@@ -84,7 +92,9 @@ class RecordingPanel:
     def line(self, columns: int) -> str:
         """What to show, in at most so many columns, without styles."""
         recording = self._recording
-        if self.state == "recording":
+        if self.state == "recording" and not recording.elapsed_s:
+            text = "○ the microphone opens ...   Esc drops"  # what is said now is not heard
+        elif self.state == "recording":
             filled = round(recording.level * _METER_COLUMNS)
             meter = "▇" * filled + "▁" * (_METER_COLUMNS - filled)
             minutes, seconds = divmod(int(recording.elapsed_s), 60)

@@ -33,6 +33,7 @@ async def recorded(screen: PanelSurface) -> Samples | None:
             await asyncio.sleep(TICK_S)
     finally:
         screen.panel = None
+        await screen.apart(panel.wait)
     if panel.problem is not None:
         screen.say(panel.problem)
     return panel.result

@@ -22,12 +22,16 @@ class Spoken:
     left_s: float = 22.75
     samples: Samples = field(default_factory=lambda: np.ones(SAMPLE_RATE_HZ, dtype=np.float32))
     stops: int = 0
+    waited_s: float = 0.0
 
     def start(self) -> None:
         self.ended_by = None
 
     def stop(self) -> None:
         self.stops += 1
+
+    def wait(self, limit_s: float) -> None:
+        self.waited_s = limit_s
 
 
 class Played:
@@ -47,6 +51,14 @@ class Played:
 def panel_of(recordings: list[Spoken], player: Played | None = None) -> RecordingPanel:
     player = player or Played()
     return RecordingPanel(lambda: recordings.pop(0), player.play, player.stop)
+
+
+def test_nobody_is_asked_to_speak_before_the_microphone_hears() -> None:
+    spoken = Spoken(elapsed_s=0.0)
+    panel = panel_of([spoken])
+    assert "the microphone opens" in panel.line(100)
+    spoken.elapsed_s = 0.02
+    assert "● 00:00" in panel.line(100)
 
 
 def test_a_recording_is_reviewed_and_kept() -> None:
@@ -91,6 +103,8 @@ def test_escape_drops_it(reviewed: bool) -> None:
         spoken.ended_by = "key"
         panel.tick()
     panel.key("escape")
+    panel.wait()
+    assert spoken.waited_s > 0
     assert panel.over
     assert panel.result is None
 
