@@ -248,5 +248,5 @@ class Conversation:
         return [*system, *(message for turn in turns for message in turn.messages)]
 
     def _note(self, line: str | None) -> None:
-        if line is not None:
+        if line is not None and line not in self._notes:
             self._notes.append(line)

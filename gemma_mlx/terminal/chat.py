@@ -85,7 +85,7 @@ def chat(
             from gemma_mlx.terminal.screen.app import on_screen as hold
         else:
             from gemma_mlx.terminal.chat_lines import on_lines as hold
-        sys.exit(1 if hold(opening, files, quiet) else 0)
+        sys.exit(hold(opening, files, quiet))
 
 
 def _has_screen(plain: bool) -> bool:

@@ -30,8 +30,8 @@ T = TypeVar("T")
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
 
 
-def on_lines(opening: Opening, files: Sequence[tuple[MediaKind, Path]], quiet: bool) -> bool:
-    """Holds the chat with `files` in its first message. Whether a piped line failed."""
+def on_lines(opening: Opening, files: Sequence[tuple[MediaKind, Path]], quiet: bool) -> int:
+    """Holds the chat with `files` in its first message. The exit code: 1 where a piped line failed."""
     output = Output(quiet)
     show_warnings_in_one_line(output)
     piped = not is_terminal(sys.stdin)
@@ -42,7 +42,7 @@ def on_lines(opening: Opening, files: Sequence[tuple[MediaKind, Path]], quiet: b
     for kind, path in files:
         asyncio.run(attach_file(chat, kind, path))
     failed = chat.run()
-    return piped and failed
+    return 1 if piped and failed else 0
 
 
 class LineChat:

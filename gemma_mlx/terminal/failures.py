@@ -35,7 +35,7 @@ def exit_codes(as_json: bool = False) -> Iterator[None]:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         report(error, as_json)
-        raise SystemExit(error.exit_code if isinstance(error, GemmaError) else 1) from None
+        raise SystemExit(exit_code_of(error)) from None
 
 
 def report(error: Exception, as_json: bool = False, **facts: str) -> None:
@@ -51,6 +51,11 @@ def report(error: Exception, as_json: bool = False, **facts: str) -> None:
 def one_line(value: dict[str, Any]) -> str:
     """JSON in ASCII: nothing in it ends the line or acts on a terminal."""
     return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def exit_code_of(error: BaseException) -> int:
+    """What a command ends with that `error` ended."""
+    return error.exit_code if isinstance(error, GemmaError) else 1
 
 
 def one_line_of(error: BaseException) -> str:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import InputError
-from gemma_mlx.home import home
-
-if TYPE_CHECKING:
-    from prompt_toolkit.history import History
 
 PROMPT = "> "
 
@@ -50,6 +43,8 @@ def typed_lines(keep: bool = True) -> ReadLine:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
+    from gemma_mlx.terminal.history import history
+
     session: PromptSession[str] = PromptSession(history=history(keep), output=create_output(always_prefer_tty=True))
 
     def read(typed: str) -> str:
@@ -59,23 +54,3 @@ def typed_lines(keep: bool = True) -> ReadLine:
             raise CancelledLineError(empty=not session.default_buffer.text) from None
 
     return read
-
-
-def history(keep: bool = True) -> History:
-    """The history in the user's folder, readable by that user only; a passing one where it cannot be kept."""
-    from prompt_toolkit.history import FileHistory, InMemoryHistory
-
-    if not keep:
-        return InMemoryHistory()
-    path = home() / "history"
-    try:
-        _create_private(path)
-    except OSError:
-        return InMemoryHistory()
-    return FileHistory(str(path))
-
-
-def _create_private(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
-    path.chmod(0o600)

@@ -47,7 +47,7 @@ INVISIBLE = {
 _STYLE = r"(?:[0-479]|2[2-79]|[349][0-79]|10[0-7]|[34]8;5;\d{1,3}|[34]8;2(?:;\d{1,3}){3})"
 _SENT_BY_US = re.compile(
     r"\x1b\["
-    r"(?:\?(?:1|7|12|25|2004|2026)[hl]"  # the keys of the cursor, line wrap, the cursor, bracketed paste, drawing at once
+    r"(?:\?(?:1|7|12|25|2004|2026)[hl]"  # cursor keys, line wrap, the cursor, bracketed paste, drawing at once
     rf"|(?:{_STYLE}(?:;{_STYLE})*)?m"
     r"|\d{0,2}[ABCD]|0?[JK]|\d? q)"  # moves within the live area, and the cursor's shape
 )

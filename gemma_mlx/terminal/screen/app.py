@@ -15,8 +15,8 @@ from prompt_toolkit.history import History
 from prompt_toolkit.output import Output
 
 from gemma_mlx.terminal.commands import is_command, run_command
-from gemma_mlx.terminal.failures import one_line_of, show_warnings_in_one_line
-from gemma_mlx.terminal.keyboard import history
+from gemma_mlx.terminal.failures import exit_code_of, one_line_of, show_warnings_in_one_line
+from gemma_mlx.terminal.history import history
 from gemma_mlx.terminal.media_commands import attach_dropped, attach_file
 from gemma_mlx.terminal.opening import Opening
 from gemma_mlx.terminal.safe import visible, visible_line
@@ -46,11 +46,11 @@ ROWS_BELOW = 6
 THUMBNAIL_COLUMNS, THUMBNAIL_ROWS = 32, 8
 
 
-def on_screen(opening: Opening, files: Files, quiet: bool) -> bool:
-    """Holds the chat with `files` in its first message. Whether there never was one."""
+def on_screen(opening: Opening, files: Files, quiet: bool) -> int:
+    """Holds the chat with `files` in its first message. The exit code: 0 unless there never was a chat."""
     screen = Screen(opening, files, history(opening.save), quiet)
     asyncio.run(screen.talk())
-    return screen.failed
+    return screen.exit_code
 
 
 class Screen:
@@ -70,8 +70,8 @@ class Screen:
         self.waiting = Waiting()
         self.device: int | None = None
         self.panel: RecordingPanel | None = None
-        self.failed = False
-        """Whether the model could not be loaded."""
+        self.exit_code = 0
+        """Of the error for which there is no chat."""
         self._opening, self._files, self._quiet = opening, files, quiet
         self._hands = ThreadPoolExecutor(2, thread_name_prefix="hands")
         self._question: Question | None = None
@@ -116,8 +116,8 @@ class Screen:
     async def _begin(self) -> None:
         try:
             await self._talk.begin()
-        except BaseException:
-            self.failed = True
+        except BaseException as error:
+            self.exit_code = exit_code_of(error)
             self.leave()
             raise
         conversation = await self.conversation()

@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line_and_the_end() -> None:
         chat.type("/stats\rHello\r")
         await chat.see("error: no weights; convert it again")
 
-    assert play(scenario, begin=begin, leave=False).screen.failed
+    assert play(scenario, begin=begin, leave=False).screen.exit_code == 1
 
 
 def test_typing_is_seen_and_a_message_waits_while_an_answer_streams() -> None:
