@@ -122,12 +122,13 @@ def test_default_budget_comes_from_the_checkpoint(builder: PromptBuilder, tmp_pa
         builder.build(user(part), max_soft_tokens=0)
 
 
-def test_a_label_names_what_is_no_file_as_the_part_does(builder: PromptBuilder, tmp_path: Path) -> None:
+def test_a_label_names_it_as_the_part_does(builder: PromptBuilder, tmp_path: Path) -> None:
     picture, path = Image.new("RGB", (2560, 1600)), tmp_path / "file.png"
     picture.save(path)
     part = {"type": "image", "image": picture, "name": "screenshot"}
     assert builder.prepare(part, 1120).label == "screenshot 2560x1600 -> 1,092 tokens"
-    assert builder.prepare({**part, "image": path}, 70).label.startswith("file.png ")
+    assert builder.prepare({**part, "image": path}, 70).label.startswith("screenshot ")
+    assert builder.prepare({"type": "image", "image": path}, 70).label.startswith("file.png ")
     samples = {"type": "audio", "audio": (np.zeros(16_000, dtype=np.float32), 16_000), "name": "recording"}
     assert builder.prepare(samples).label == "recording 1.0 s -> 25 tokens"
 

@@ -9,9 +9,7 @@ from tests.terminal.kept import KeptFiles
 from tests.terminal.tmux import ENDLESS, Chat
 
 
-def test_a_window_can_change_while_an_answer_streams(
-    open_chat: OpenChat, endless_model: Path, own_home: Path
-) -> None:
+def test_a_window_can_change_while_an_answer_streams(open_chat: OpenChat, endless_model: Path, own_home: Path) -> None:
     chat = open_chat("-m", endless_model, *ENDLESS)
     chat.wait_until_ready()
     chat.enter("Hello")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks.scripted import ScriptedGemma, spoken
-from gemma_mlx import Gemma
+from gemma_mlx import load
 from gemma_mlx.errors import CheckpointError, InputError
-from gemma_mlx.home import samples_folder
+from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.tasks.conversation import Conversation
 from tests.terminal.screen.terminal import Chat, play
 
@@ -206,12 +206,16 @@ def test_screen_is_drawn_a_few_times_a_second_however_fast_tokens_come() -> None
 
 
 @pytest.mark.parametrize(("words", "late"), [(3, False), (700, True)])
-def test_a_sound_that_stands_too_late_is_told_when_it_is_sent(miniature: Gemma, words: int, late: bool) -> None:
+def test_a_sound_that_stands_too_late_is_told_when_it_is_sent(words: int, late: bool) -> None:
+    def begin(_: Any) -> Conversation:
+        gemma = load(miniature_folder())
+        return Conversation(gemma, sampling=gemma.sampling(temperature=0))
+
     async def scenario(chat: Chat) -> None:
         chat.type(f"/audio {samples_folder() / 'speech.wav'}\r")
         await chat.see("[1] speech.wav")
         chat.type("word " * words + "\r")
         await chat.see("first ")
 
-    chat = play(scenario, begin=lambda _: Conversation(miniature, sampling=miniature.sampling(temperature=0)))
+    chat = play(scenario, begin=begin)
     assert ("the sound ends at token" in chat.text) is late
