@@ -11,7 +11,6 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from benchmarks.child import child_environment
 
