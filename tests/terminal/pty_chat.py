@@ -88,7 +88,9 @@ class PtyChat:
         end_s = time.monotonic() + WAIT_S
         while not shown(self.text):
             assert time.monotonic() < end_s, self.text
-            assert self.process.poll() is None or self._read(0), f"{self.process.returncode}: {self.text}"
+            assert self.process.poll() is None or self._read(0), (
+                f"it ended with {self.process.returncode}:\n{self.text}"
+            )
             self._read(0.1)
         return self.text
 

@@ -183,6 +183,7 @@ class Screen:
 
     def leave(self) -> None:
         self._leaving = True
+        self._talk.stop()
         self._leave_if_asked()
 
     def _leave_if_asked(self) -> None:

@@ -21,7 +21,8 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 4
+WAIT_S = 15
+PIPE_CHARACTERS = 8_000
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
 
@@ -66,7 +67,10 @@ class Terminal:
         self._keys.send_text(keys)
 
     def paste(self, text: str) -> None:
-        """In a thread: a pipe holds less than a paste may."""
+        """A long one in a thread: a pipe holds less."""
+        if len(text) < PIPE_CHARACTERS:
+            self._keys.send_text(f"\x1b[200~{text}\x1b[201~")
+            return
         Thread(target=self._keys.send_text, args=[f"\x1b[200~{text}\x1b[201~"], daemon=True).start()
 
     @property

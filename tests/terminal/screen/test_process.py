@@ -1,8 +1,9 @@
-"""The chat as a process: signals, suspending, and what stands on a terminal when it has ended."""
+"""The chat as a process: what ends it, and what its start waits for."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,82 +12,49 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.test_tmux import Screen
-
-pytestmark = pytest.mark.usefixtures("tmux")
+from tests.terminal.kept import KeptFiles
+from tests.terminal.tmux import CHAT, TMUX, Terminal
 
 
 @pytest.fixture
-def tmux() -> None:
-    import shutil
-
-    if shutil.which("tmux") is None:
+def shell() -> Iterator[Terminal]:
+    """An interactive shell."""
+    if TMUX is None:
         pytest.skip("needs tmux")
+    terminal = Terminal(["bash", "--norc", "--noprofile"], environment={"PS1": "sh> "})
+    terminal.wait_for("sh>")
+    yield terminal
+    terminal.close()
 
 
-@pytest.fixture
-def shell(endless_model: Path, own_home: Path) -> Iterator[Screen]:
-    """A shell in which `chat` holds a chat with a model that never ends its turn."""
-    flags = "-q -n 4000 -t 20 --top-k 0 --top-p 1"
-    chat = f'chat() {{ {sys.executable} -m gemma_mlx chat -m {endless_model} {flags} "$@"; }}'
-    settings = [f"GEMMA_MLX_HOME={own_home}", f"PATH={os.environ['PATH']}", f"PYTHONPATH={Path.cwd()}", "PS1=sh> "]
-    screen = Screen(["env", *settings, "bash", "--norc", "--noprofile"])
-    screen.wait_for(lambda text: "sh>" in text)
-    screen.keys(chat, "Enter")
-    screen.keys("clear", "Enter")
-    yield screen
-    screen.close()
-
-
-def streaming(screen: Screen, *flags: str) -> None:
-    """Begins a chat and waits until its first answer streams."""
-    screen.keys(" ".join(["chat", *flags]), "Enter")
-    screen.wait_for(lambda text: "context" in text)
-    screen.keys("Hello", "Enter")
-    screen.wait_for(lambda text: len(text.partition("> Hello")[2]) > 300)
-
-
-def last_row(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2]
-
-
-def process_id(home: Path) -> int:
-    found = subprocess.run(["pgrep", "-f", f"gemma_mlx chat -m {home.parent}"], capture_output=True, text=True).stdout
-    return int(found.split()[0])
-
-
-def test_suspended_while_it_answers_it_goes_on_where_it_was(shell: Screen) -> None:
-    streaming(shell)
-    shell.keys("typed", "C-z")
-    shell.wait_for(lambda text: last_row(text) == "sh>")
-    shell.keys("echo between", "Enter")
-    shell.wait_for(lambda text: "\nbetween\n" in text)
-    shell.keys("fg", "Enter")
-    shell.wait_for(lambda text: "> typed" in text.rpartition("\nbetween\n")[2] and "answering" in last_row(text))
-    shell.keys("C-c")
-    shell.wait_for(lambda text: "tokens/s" in last_row(text))
+def stream(shell: Terminal, model: Path, id_file: Path) -> int:
+    """Begins a chat, waits until its first answer streams, and gives its process."""
+    command = shlex.join([*CHAT, "-m", str(model), "-n", "4000", "-t", "20", "--top-k", "0", "--top-p", "1"])
+    shell.enter(f"clear; bash -c 'echo $$ > {id_file}; exec {command}'")
+    shell.wait_for(lambda _: shell.status.startswith("changed"))
+    shell.enter("Hello")
+    shell.wait_for(lambda text: len(text.partition("> Hello")[2].strip()) > 300)
+    return int(id_file.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_the_terminal_as_it_was_and_the_chat_kept(
-    shell: Screen, own_home: Path, number: signal.Signals
+    shell: Terminal, endless_model: Path, own_home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    streaming(shell, "--session", "kept")
-    os.kill(process_id(own_home), number)
-    shell.wait_for(lambda text: last_row(text) == "sh>")
-    shell.keys("stty -a", "Enter")
-    assert " icanon " in shell.wait_for(lambda text: "echoctl" in text)
-    assert '"finish_reason": "interrupted"' in (own_home / "chats" / "kept" / "chat.jsonl").read_text(encoding="utf-8")
+    os.kill(stream(shell, endless_model, tmp_path / "id"), number)
+    shell.wait_for(lambda _: shell.status == "sh>")
+    shell.enter("stty -a")
+    assert " icanon " in shell.wait_for("echoctl")
+    assert [turn["figures"]["finish_reason"] for turn in KeptFiles(own_home).answered] == ["interrupted"]
 
 
-def test_leaving_while_it_answers_keeps_what_was_said(shell: Screen, own_home: Path) -> None:
-    streaming(shell, "--session", "kept")
+def test_leaving_stops_the_answer_and_keeps_what_was_said(
+    shell: Terminal, endless_model: Path, own_home: Path, tmp_path: Path
+) -> None:
+    stream(shell, endless_model, tmp_path / "id")
     shell.keys("C-d")
-    shell.wait_for(lambda text: last_row(text) == "sh>")
-    shell.keys("chat --session kept", "Enter")
-    shell.wait_for(lambda text: "context" in last_row(text))
-    shell.keys("/stats", "Enter")
-    assert "Traceback" not in shell.wait_for(lambda text: "memory" in text)
+    shell.wait_for(lambda _: shell.status == "sh>")
+    assert [turn["figures"]["finish_reason"] for turn in KeptFiles(own_home).answered] == ["interrupted"]
 
 
 def test_the_prompt_waits_for_nothing_that_computes() -> None:

@@ -215,7 +215,7 @@ def test_a_sound_that_stands_too_late_is_told_when_it_is_sent(words: int, late: 
         chat.type(f"/audio {samples_folder() / 'speech.wav'}\r")
         await chat.see("[1] speech.wav")
         chat.type("word " * words + "\r")
-        await chat.see("first ")
+        await chat.see("the sound ends at token" if late else "first ")
 
     chat = play(scenario, begin=begin)
     assert ("the sound ends at token" in chat.text) is late
