@@ -11,39 +11,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.test_tmux import Screen
-
-pytestmark = pytest.mark.usefixtures("tmux")
+from tests.terminal.tmux import ENDLESS, TMUX, Terminal
 
 
 @pytest.fixture
-def tmux() -> None:
-    import shutil
-
-    if shutil.which("tmux") is None:
-        pytest.skip("needs tmux")
-
-
-@pytest.fixture
-def shell(endless_model: Path, own_home: Path) -> Iterator[Screen]:
+def shell(endless_model: Path, own_home: Path) -> Iterator[Terminal]:
     """A shell in which `chat` holds a chat with a model that never ends its turn."""
-    flags = "-q -n 4000 -t 20 --top-k 0 --top-p 1"
-    chat = f'chat() {{ {sys.executable} -m gemma_mlx chat -m {endless_model} {flags} "$@"; }}'
-    settings = [f"GEMMA_MLX_HOME={own_home}", f"PATH={os.environ['PATH']}", f"PYTHONPATH={Path.cwd()}", "PS1=sh> "]
-    screen = Screen(["env", *settings, "bash", "--norc", "--noprofile"])
-    screen.wait_for(lambda text: "sh>" in text)
-    screen.keys(chat, "Enter")
-    screen.keys("clear", "Enter")
-    yield screen
-    screen.close()
+    if TMUX is None:
+        pytest.skip("needs tmux, which .ci/tools installs")
+    flags = " ".join(map(str, ENDLESS))
+    chat = f'chat() {{ {sys.executable} -m gemma_mlx chat -q -m {endless_model} {flags} "$@"; }}'
+    terminal = Terminal(["bash", "--norc", "--noprofile"], environment={"PS1": "sh> "})
+    terminal.wait_for("sh>")
+    terminal.enter(chat)
+    terminal.enter("clear")
+    yield terminal
+    terminal.close()
 
 
-def streaming(screen: Screen, *flags: str) -> None:
+def streaming(terminal: Terminal, *flags: str) -> None:
     """Begins a chat and waits until its first answer streams."""
-    screen.keys(" ".join(["chat", *flags]), "Enter")
-    screen.wait_for(lambda text: "context" in text)
-    screen.keys("Hello", "Enter")
-    screen.wait_for(lambda text: len(text.partition("> Hello")[2]) > 300)
+    terminal.enter(" ".join(["chat", *flags]))
+    terminal.wait_for(lambda _: "context" in terminal.status)
+    terminal.enter("Hello")
+    terminal.wait_for(lambda text: len(text.partition("> Hello")[2]) > 300)
 
 
 def last_row(text: str) -> str:
@@ -51,11 +42,13 @@ def last_row(text: str) -> str:
 
 
 def process_id(home: Path) -> int:
-    found = subprocess.run(["pgrep", "-f", f"gemma_mlx chat -m {home.parent}"], capture_output=True, text=True).stdout
+    found = subprocess.run(
+        ["pgrep", "-f", f"gemma_mlx chat -q -m {home.parent}"], capture_output=True, text=True
+    ).stdout
     return int(found.split()[0])
 
 
-def test_suspended_while_it_answers_it_goes_on_where_it_was(shell: Screen) -> None:
+def test_suspended_while_it_answers_it_goes_on_where_it_was(shell: Terminal) -> None:
     streaming(shell)
     shell.keys("typed", "C-z")
     shell.wait_for(lambda text: last_row(text) == "sh>")
@@ -69,7 +62,7 @@ def test_suspended_while_it_answers_it_goes_on_where_it_was(shell: Screen) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_the_terminal_as_it_was_and_the_chat_kept(
-    shell: Screen, own_home: Path, number: signal.Signals
+    shell: Terminal, own_home: Path, number: signal.Signals
 ) -> None:
     streaming(shell, "--session", "kept")
     os.kill(process_id(own_home), number)
@@ -79,7 +72,7 @@ def test_a_signal_ends_it_with_the_terminal_as_it_was_and_the_chat_kept(
     assert '"finish_reason": "interrupted"' in (own_home / "chats" / "kept" / "chat.jsonl").read_text(encoding="utf-8")
 
 
-def test_leaving_while_it_answers_keeps_what_was_said(shell: Screen, own_home: Path) -> None:
+def test_leaving_while_it_answers_keeps_what_was_said(shell: Terminal, own_home: Path) -> None:
     streaming(shell, "--session", "kept")
     shell.keys("C-d")
     shell.wait_for(lambda text: last_row(text) == "sh>")
