@@ -118,8 +118,8 @@ class LineChat:
             self._output.say("there is no answer yet; the message was not kept, and waits to be sent again")
 
     def _put_back(self, message: Message) -> None:
-        self.waiting.chips = [*message.media, *self.waiting.chips]
-        self._typed = message.text
+        self.waiting.chips = [*message.chips, *self.waiting.chips]
+        self._typed = message.typed
 
     def _answer(self, ask: Ask) -> bool:
         """Shows the answer that `ask` gives; False where it was stopped before its first word."""

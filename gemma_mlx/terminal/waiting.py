@@ -30,12 +30,30 @@ class PastedText:
 
 @dataclass(frozen=True, eq=False)
 class Message:
-    """A message on its way to the model."""
+    """A message on its way to the model: what was typed, and the chips that go with it."""
 
-    text: str
-    media: tuple[Attached, ...] = ()
+    typed: str
+    chips: tuple[Attached | PastedText, ...] = ()
     whole: bool = True
     """Whether nothing that belongs to it is still being read."""
+
+    @property
+    def text(self) -> str:
+        """What the model reads: long pastes, then what was typed."""
+        pasted = [chip.text for chip in self.chips if isinstance(chip, PastedText)]
+        return "\n\n".join(part for part in [*pasted, self.typed] if part)
+
+    @property
+    def media(self) -> tuple[Attached, ...]:
+        return tuple(chip for chip in self.chips if not isinstance(chip, PastedText))
+
+    @property
+    def label(self) -> str:
+        """The beginning of what was typed; where nothing was, what is attached."""
+        first, _, more = self.typed.strip().partition("\n")
+        if not first:
+            return ", ".join(chip.label for chip in self.chips)
+        return first[:60] + ("…" if len(first) > 60 or more else "")
 
 
 @dataclass
@@ -49,15 +67,13 @@ class Waiting:
 
     def take(self, typed: str) -> Message:
         """The message of all that waits with what was typed; nothing of it waits any more."""
-        pasted = [chip.text for chip in self.chips if isinstance(chip, PastedText)]
-        media = tuple(chip for chip in self.chips if not isinstance(chip, PastedText))
-        self.chips = []
-        return Message("\n\n".join(part for part in [*pasted, typed] if part), media)
+        chips, self.chips = tuple(self.chips), []
+        return Message(typed, chips)
 
     def drop(self, number: int | None) -> list[str]:
         """Takes back the chip of that number, or all; their labels. Without chips, the messages that wait."""
         if number is None:
-            labels = [chip.label for chip in self.chips] or [_shortened(message.text) for message in self.messages]
+            labels = [chip.label for chip in self.chips] or [message.label for message in self.messages]
             if self.chips:
                 self.chips = []
             else:
@@ -74,7 +90,7 @@ class Waiting:
         """A line for each of them, safe to show."""
         lines = [visible_name(f"[{number}] {chip.label}") for number, chip in enumerate(self.chips, start=1)]
         lines += [visible_name(f"[reading {name} ...]") for name in self.preparing]
-        lines += [visible_line(f"[waits] {_shortened(message.text)}") for message in self.messages]
+        lines += [visible_line(f"[waits] {message.label}") for message in self.messages]
         return [cut(line, columns) for line in lines]
 
 
@@ -83,8 +99,3 @@ def cut(line: str, columns: int) -> str:
     from rich.cells import cell_len, set_cell_size
 
     return line if cell_len(line) <= columns else set_cell_size(line, max(0, columns - 1)) + "…"
-
-
-def _shortened(text: str) -> str:
-    first = text.strip().split("\n", 1)[0]
-    return first[:60] + ("…" if len(first) > 60 or "\n" in text.strip() else "")

@@ -1,17 +1,13 @@
-"""The chat on a real terminal: stopped, left, suspended, killed and gone on with."""
+"""The chat on a real terminal: stopped, left, killed and gone on with; turns taken back, asked again and changed."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from gemma_mlx.home import samples_folder
 from tests.terminal.conftest import OpenChat
 from tests.terminal.kept import KeptFiles
-from tests.terminal.tmux import CHAT, ENDLESS, TMUX, Terminal
+from tests.terminal.tmux import ENDLESS
 
 
 def test_a_typed_message_is_answered_stopped_and_left(open_chat: OpenChat, endless_model: Path, own_home: Path) -> None:
@@ -98,34 +94,3 @@ def test_undo_retry_and_edit_change_the_last_turn(open_chat: OpenChat, own_home:
     assert [line["text"] for line in kept.asked] == ["Tell me a story.", "What is 2 + 3?", "What is 2 + 4?"]
     assert kept.asked[-1]["media"] == kept.asked[-2]["media"]
     assert len(kept.media) == 1
-
-
-@pytest.fixture
-def shell() -> Iterator[Terminal]:
-    if TMUX is None:
-        pytest.skip("needs tmux, which .ci/tools installs")
-    terminal = Terminal(["bash", "--norc", "--noprofile"], environment={"PS1": "$ "})
-    yield terminal
-    terminal.close()
-
-
-def test_a_suspended_chat_goes_on_where_it_was(shell: Terminal, endless_model: Path, own_home: Path) -> None:
-    shell.enter(shlex.join([*CHAT, "-m", str(endless_model), *map(str, ENDLESS)]))
-    shell.wait_for(lambda _: shell.status.startswith("changed"))
-    shell.enter("Hello")
-    shell.wait_for(lambda text: len(text.partition("> Hello")[2].strip()) > 100)
-    shell.type("half a line")
-    shell.wait_for("> half a line")
-    shell.keys("C-z")
-    shell.wait_for("Stopped")
-    shell.enter("echo in $((1 + 1)) programs")
-    shell.wait_for("in 2 programs")
-    shell.enter("fg")
-    shell.wait_for(lambda _: "half a line" in shell.rows[-2])
-    shell.keys("C-c")
-    shell.wait_for(lambda _: shell.status.startswith("changed"))
-    shell.keys("C-c")
-    shell.enter("/quit")
-    shell.wait_for(lambda _: shell.rows[-1] == "$")
-    assert "Traceback" not in shell.text
-    assert KeptFiles(own_home).kinds == ["asked", "answered"]

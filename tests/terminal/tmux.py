@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping
 from benchmarks.child import child_environment
 
 TMUX = shutil.which("tmux")
-WAIT_S = int(os.environ.get("WAIT_S", "25"))
+WAIT_S = 60
 """For a busy machine; what comes is seen at once."""
 LOOK_S = 0.05
 ENDLESS = ("-n", 4000, "-t", 20, "--top-k", 0, "--top-p", 1, "--seed", 7)
 """With a model that never ends its turn: words drawn at random."""
-CHAT = (sys.executable, "-m", "gemma_mlx", "chat")
 
 
 class Terminal:
@@ -118,7 +117,7 @@ class Chat(Terminal):
         rows: int = 24,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__([*CHAT, *map(str, flags)], columns, rows, environment)
+        super().__init__([sys.executable, "-m", "gemma_mlx", "chat", *map(str, flags)], columns, rows, environment)
 
     def wait_until_ready(self) -> None:
         """Until the model is loaded and no answer is on its way."""

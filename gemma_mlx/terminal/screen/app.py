@@ -121,9 +121,7 @@ class Screen:
             self.leave()
             raise
         conversation = await self.conversation()
-        self.waiting.chips += conversation.waiting
-        if conversation.unsent_text:
-            self.put(conversation.unsent_text)
+        self.put_back(Message(conversation.unsent_text, tuple(conversation.waiting)))
         for kind, path in self._files:
             await attach_file(self, kind, path)
 
@@ -218,11 +216,11 @@ class Screen:
         self._session.default_buffer.insert_text(visible(text))
 
     def put_back(self, message: Message) -> None:
-        self.waiting.chips = [*message.media, *self.waiting.chips]
-        if len(message.text) > LONG_PASTE_CHARACTERS or self._session.default_buffer.text:
-            self.waiting.chips.append(PastedText(message.text))
+        self.waiting.chips = [*message.chips, *self.waiting.chips]
+        if len(message.typed) > LONG_PASTE_CHARACTERS or (message.typed and self._session.default_buffer.text):
+            self.waiting.chips.append(PastedText(message.typed))
         else:
-            self.put(message.text)
+            self.put(message.typed)
 
     def redraw(self) -> None:
         self._session.app.invalidate()

@@ -40,7 +40,7 @@ class Sending:
             return  # taken back meanwhile
         place = waiting.messages.index(message)
         if all(command.result() for command in done):
-            waiting.messages[place] = waiting.take(message.text)
+            waiting.messages[place] = waiting.take(message.typed)
         else:
             del waiting.messages[place]
             self._surface.put_back(message)

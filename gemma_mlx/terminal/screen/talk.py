@@ -123,8 +123,8 @@ class Talk:
     async def _answered(self, message: Message) -> bool:
         """Shows the message and its answer; False where it waits to be sent again."""
         conversation, surface = await self.conversation(), self._surface
-        chips = "".join(f"  [{visible_line(item.label)}]\n" for item in message.media)
-        said = visible(message.text[:SAID_CHARACTERS]).replace("\n", "\n" + " " * len(PROMPT))
+        chips = "".join(f"  [{visible_line(item.label)}]\n" for item in message.chips)
+        said = visible(message.typed[:SAID_CHARACTERS]).replace("\n", "\n" + " " * len(PROMPT))
         surface.show(f"\n\x1b[1m{PROMPT}{said}{PLAIN}\n{DIM}{chips}{PLAIN}")
         await self._warn_of_late_sound(conversation, message)
         conversation.waiting = [*message.media]
