@@ -82,10 +82,12 @@ def chat(
             save=not no_save,
         )
         if _has_screen(plain):
-            from gemma_mlx.terminal.screen.app import on_screen as hold
-        else:
-            from gemma_mlx.terminal.chat_lines import on_lines as hold
-        sys.exit(hold(opening, files, quiet))
+            from gemma_mlx.terminal.screen.app import on_screen
+
+            on_screen(opening, files, quiet)
+        from gemma_mlx.terminal.chat_lines import on_lines
+
+        sys.exit(on_lines(opening, files, quiet))
 
 
 def _has_screen(plain: bool) -> bool:

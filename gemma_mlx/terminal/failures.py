@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, Protocol, TextIO
+from typing import Any, NoReturn, Protocol, TextIO
 
 from gemma_mlx.errors import GemmaError, GemmaWarning
 from gemma_mlx.terminal.output import Output, ReaderGoneError
@@ -51,6 +51,14 @@ def report(error: Exception, as_json: bool = False, **facts: str) -> None:
 def one_line(value: dict[str, Any]) -> str:
     """JSON in ASCII: nothing in it ends the line or acts on a terminal."""
     return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def end_now(exit_code: int) -> NoReturn:
+    """Ends the process, and with it the threads that it would wait for."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(exit_code)
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import textwrap
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from prompt_toolkit.history import History
 from prompt_toolkit.output import Output
 
 from gemma_mlx.terminal.commands import is_command, run_command
-from gemma_mlx.terminal.failures import exit_code_of, one_line_of, show_warnings_in_one_line
+from gemma_mlx.terminal.failures import INTERRUPTED, end_now, exit_code_of, show_warnings_in_one_line
 from gemma_mlx.terminal.history import history
 from gemma_mlx.terminal.media_commands import attach_dropped, attach_file
 from gemma_mlx.terminal.opening import Opening
@@ -29,6 +31,7 @@ from gemma_mlx.terminal.screen.printer import Printer
 from gemma_mlx.terminal.screen.question import Question
 from gemma_mlx.terminal.screen.sending import Sending
 from gemma_mlx.terminal.screen.talk import Talk
+from gemma_mlx.terminal.screen.work import Work
 from gemma_mlx.terminal.waiting import LONG_PASTE_CHARACTERS, Message, PastedText, Waiting
 
 if TYPE_CHECKING:
@@ -46,11 +49,14 @@ ROWS_BELOW = 6
 THUMBNAIL_COLUMNS, THUMBNAIL_ROWS = 32, 8
 
 
-def on_screen(opening: Opening, files: Files, quiet: bool) -> int:
-    """Holds the chat with `files` in its first message. The exit code: 0 unless there never was a chat."""
+def on_screen(opening: Opening, files: Files, quiet: bool) -> NoReturn:
+    """Holds the chat with `files` in its first message, and ends the process: with 0, unless there never was a chat.
+
+    Nobody waits for what is at work then, such as weights that load, or a screenshot for which no window was chosen.
+    """
     screen = Screen(opening, files, history(opening.save), quiet)
     asyncio.run(screen.talk())
-    return screen.exit_code
+    end_now(screen.exit_code)
 
 
 class Screen:
@@ -71,11 +77,11 @@ class Screen:
         self.device: int | None = None
         self.panel: RecordingPanel | None = None
         self.exit_code = 0
-        """Of the error for which there is no chat."""
+        """Of the error for which there is no chat, or of an interrupt from outside."""
         self._opening, self._files, self._quiet = opening, files, quiet
         self._hands = ThreadPoolExecutor(2, thread_name_prefix="hands")
         self._question: Question | None = None
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self._work = Work(self.show, self.redraw)
         self._leaving = self._warned = False
         self._talk: Talk
         self._sending: Sending
@@ -96,27 +102,41 @@ class Screen:
         self._talk = Talk(self, self._opening)
         self._sending = Sending(self, self._talk)
         show_warnings_in_one_line(Aside(loop, self))
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self.leave)
-        self._sending.follow(self._start(self._begin()))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        self._sending.follow(self._work.start(self._begin()))
         try:
             await self._session.prompt_async(handle_sigint=False, pre_run=self._leave_if_asked)
         except EOFError:
             pass
+        except OSError as error:
+            if error.errno != errno.EIO:  # the terminal is gone
+                raise
         finally:
-            self.waiting.messages.clear()
-            self._talk.stop()
-            if self.asks_for_keys:
-                self.key("escape")
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await self._talk.end()
+            await self._end()
+
+    async def _end(self) -> None:
+        """Keeps the answer on its way, saves the chat, and waits for nothing else."""
+        self.leave()
+        if self.asks_for_keys:
+            self.key("escape")
+        await self._work.end(lambda: self._talk.busy)
+        await self._talk.end()
+        with suppress(OSError):
             self._printer.flush()
-            self._hands.shutdown(wait=False, cancel_futures=True)
+        self._hands.shutdown(wait=False, cancel_futures=True)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        """Leaves; once that is going on, Ctrl-C on the terminal of before ends it at once."""
+        self.exit_code = INTERRUPTED if number == signal.SIGINT else self.exit_code
+        if self._leaving and not self._session.app.is_running:
+            end_now(self.exit_code)
+        self.leave()
 
     async def _begin(self) -> None:
         try:
             await self._talk.begin()
-        except BaseException as error:
+        except Exception as error:
             self.exit_code = exit_code_of(error)
             self.leave()
             raise
@@ -144,9 +164,9 @@ class Screen:
         line = text.strip()
         if is_command(line):
             self.show(f"{DIM}{PROMPT}{visible_line(line)}{PLAIN}\n")
-            self._sending.follow(self._start(run_command(self, line)))
+            self._sending.follow(self._work.start(run_command(self, line)))
         elif line or self.waiting.chips:
-            self._start(self._sending.send(line))
+            self._work.start(self._sending.send(line))
 
     def pasted(self, text: str) -> None:
         """Pasted text goes into the line; a long one becomes a chip, and files are attached after a yes."""
@@ -155,17 +175,17 @@ class Screen:
         if len(text) > LONG_PASTE_CHARACTERS:
             self.waiting.chips.append(PastedText(text))
         elif (dropped := dropped_paths(text)) is not None:
-            self._start(attach_dropped(self, text, dropped))
+            self._work.start(attach_dropped(self, text, dropped))
         else:
             self.put(text)
         self.redraw()
 
     def interrupted(self, typed: str) -> bool:
-        """Ctrl-C: stops the answer; else empties the line; twice in an empty one, leaves. Whether to empty the line."""
+        """Ctrl-C: stops the answer; after that empties the line; twice in an empty one, leaves. Whether to empty it."""
         if self.asks_for_keys:
             self.key("escape")
             return False
-        if self._talk.busy:
+        if self._talk.busy and not self._talk.stopping:
             self._talk.stop()
             return False
         if not typed and self._warned:
@@ -180,8 +200,12 @@ class Screen:
         self.waiting.drop_last()
 
     def leave(self) -> None:
+        """Ends the input line, and what goes on: no message that waits is answered any more."""
         self._leaving = True
         self._talk.stop()
+        if unsent := len(self.waiting.messages):
+            self.waiting.messages.clear()
+            self.say(f"{unsent} message{'s' * (unsent != 1)} waited and will not be sent")
         self._leave_if_asked()
 
     def _leave_if_asked(self) -> None:
@@ -277,21 +301,3 @@ class Screen:
 
     async def change_model(self, folder: str) -> None:
         await self._talk.change_model(folder)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[bool]:
-        """Does `work` beside the input line; what fails is one line, and the task gives False."""
-
-        async def told() -> bool:
-            try:
-                await work
-            except Exception as error:
-                self.show(f"error: {visible_line(one_line_of(error))}\n")
-                return False
-            finally:
-                self.redraw()
-            return True
-
-        task = asyncio.get_running_loop().create_task(told())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

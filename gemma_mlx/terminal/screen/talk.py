@@ -72,6 +72,10 @@ class Talk:
     def busy(self) -> bool:
         return self.streaming is not None
 
+    @property
+    def stopping(self) -> bool:
+        return self.streaming is not None and self.streaming.stop.asked
+
     def stop(self) -> None:
         """The answer on its way stops soon, and what it has said is kept."""
         if self.streaming is not None:
@@ -113,12 +117,12 @@ class Talk:
         self._surface.note(f"{found.gemma.name} answers from now on")
 
     async def end(self) -> None:
-        """Saves what is to be saved, once the job at work has ended."""
+        """Saves what is to be saved, once the job at work has ended. A model that still loads is not waited for."""
         self.stop()
         if self._conversation.done() and not self._conversation.cancelled():
             await self.thread.do(self._conversation.result().close)
             tell_notes(self._surface, self._conversation.result())
-        await self.thread.end()
+            await self.thread.end()
 
     async def _answered(self, message: Message) -> bool:
         """Shows the message and its answer; False where it waits to be sent again."""
