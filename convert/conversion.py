@@ -20,6 +20,7 @@ from pathlib import Path
 import mlx.core as mx
 
 import convert
+import gemma_mlx
 from convert.calibrated import Calibration, refuse_recipe, write_layers
 from convert.job import Job, job_of, packed, slices_of
 from convert.journal import Identity
@@ -165,7 +166,8 @@ def _identity(
     source: Source, recipe: Recipe, calibration: Calibration | None, shards: list[Shard], text: Mapping[str, bytes]
 ) -> Identity:
     """All that the folder's bytes depend on, in words for the case that an unfinished one is of another."""
-    layout, code = hashlib.sha256(), source_hash(Path(convert.__file__).parent)
+    layout = hashlib.sha256()
+    code = " ".join(source_hash(Path(package.__file__).parent) for package in (convert, gemma_mlx))
     for shard in shards:
         layout.update(shard.header)
     return {
