@@ -167,7 +167,7 @@ def _identity(
 ) -> Identity:
     """All that the folder's bytes depend on, in words for the case that an unfinished one is of another."""
     layout = hashlib.sha256()
-    code = " ".join(source_hash(Path(package.__file__).parent) for package in (convert, gemma_mlx))
+    code = " ".join(source_hash(Path(package.__path__[0])) for package in (convert, gemma_mlx))
     for shard in shards:
         layout.update(shard.header)
     return {
