@@ -21,6 +21,7 @@ from gemma_mlx.terminal.demo import demo
 from gemma_mlx.terminal.failures import exit_codes
 from gemma_mlx.terminal.output import hold_closed_descriptors, use_utf8, write_stdout
 from gemma_mlx.terminal.plan import plan
+from gemma_mlx.terminal.safe import visible_line
 from gemma_mlx.terminal.transcribe import transcribe
 
 _ParserError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
@@ -48,6 +49,8 @@ class _Command(TyperCommand):
             return super().parse_args(ctx, args)
         except (_ParserError, GemmaError) as error:
             if not as_json:
+                if isinstance(error, _ParserError):
+                    error.message = visible_line(error.message)
                 raise
             with exit_codes(as_json):
                 if isinstance(error, GemmaError):

@@ -40,10 +40,14 @@ def load_gemma(
     """
     folder = find_model(model)
     teller.status(f"loading {folder.name} ...")
-    from gemma_mlx.loader import load
+    try:
+        from gemma_mlx.loader import load
 
-    gemma = load(folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter)
-    teller.clear_status()
+        gemma = load(
+            folder, context_tokens=context_tokens, kv_bits=kv_bits, drafter=drafter, draft=draft, adapter=adapter
+        )
+    finally:  # what went wrong gets a line of its own
+        teller.clear_status()
     if gemma.miniature:
         teller.say(MINIATURE_NOTE.format(name=gemma.name))
     return gemma

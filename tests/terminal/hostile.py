@@ -58,4 +58,4 @@ def leaks(sent: str) -> list[str]:
     """What stands in `sent` that a terminal obeys and no part of the chat sends, each with what is around it."""
     rest = _SENT_BY_US.sub("", sent)
     around = [rest[max(0, found.start() - 20) : found.end() + 20] for found in _OBEYED.finditer(rest)]
-    return [*around, *(attack for attack in ATTACKS.values() if attack in sent)]
+    return [*around, *(attack for attack in ATTACKS.values() if attack in rest)]

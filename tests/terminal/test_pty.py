@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.terminal.conftest import ChangedModel
 from tests.terminal.hostile import ATTACKS, INVISIBLE, leaks
 from tests.terminal.pty_chat import PtyChat
 
@@ -113,6 +114,7 @@ def test_a_chat_that_is_open_elsewhere_is_one_line(own_home: Path) -> None:
         (["--resume", "--no-save"], "--resume needs a chat that is kept"),
         (["-m", "/no\x1b[2J\u202e/such"], "no model folder"),
         (["--\x1b]0;b\x07"], "No such option"),
+        (["--detail", "\x1b]0;b\x07"], "Invalid value for '--detail'"),
     ],
 )
 def test_wrong_usage_is_told_safely_and_ends_with_2(own_home: Path, flags: list[str], told: str) -> None:
@@ -174,7 +176,16 @@ def test_what_strangers_wrote_into_a_chat_and_a_history_is_not_obeyed(own_home: 
             chat.see(lambda text: any(row.startswith("> ") for row in text.split("\n")[-12:]))
         chat.see("> x ")
         chat.type("\x03/edit\r")
-        chat.see("the turn is taken back")
+        chat.see(lambda _: "the turn is taken back" in chat.sent)  # the turn itself fills the screen
         chat.type("\x03\x03\x03")
         assert chat.end() == 0
         assert_left_as_it_was(chat)
+
+
+def test_what_fails_while_the_model_loads_stands_on_a_line_of_its_own(
+    own_home: Path, changed_model: ChangedModel
+) -> None:
+    with PtyChat("--plain", "-m", changed_model("tokenizer.json", "{}"), home=own_home) as chat:
+        assert chat.end() == 1
+        assert "\nerror: cannot read" in chat.text
+        assert "loading" not in chat.text

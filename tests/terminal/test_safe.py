@@ -6,28 +6,14 @@ import pytest
 
 from gemma_mlx.terminal import output
 from gemma_mlx.terminal.output import Output
-from gemma_mlx.terminal.safe import visible, visible_line
-
-ATTACKS = {
-    "OSC 8 link": "\x1b]8;;https://example.com\x1b\\click\x1b]8;;\x1b\\",
-    "OSC 52 clipboard": "\x1b]52;c;cm0gLXJm\x07",
-    "CSI clear": "\x1b[2J\x1b[H",
-    "DCS": '\x1bP$q"p\x1b\\',
-    "C1 CSI": "\x9b2J",
-    "C1 OSC": "\x9d0;title\x9c",
-    "bidi override": "a\u202eb\u202c",
-    "bidi isolate": "a\u2066b\u2069",
-    "delete": "a\x7fb",
-    "carriage return": "safe\rdangerous",
-    "file name that is no UTF-8": "\udcff.png",
-}
+from gemma_mlx.terminal.safe import visible, visible_line, visible_name
+from tests.terminal.hostile import ATTACKS, INVISIBLE, leaks
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_nothing_that_a_terminal_obeys_remains(attack: str) -> None:
     shown = visible(attack)
-    assert all(ch >= " " and not "\x7f" <= ch <= "\x9f" for ch in shown)
-    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    assert leaks(shown) == []
     assert len(shown) >= len(attack)  # shown as marks, not left out
     shown.encode("utf-8")
 
@@ -35,6 +21,13 @@ def test_nothing_that_a_terminal_obeys_remains(attack: str) -> None:
 def test_marks_are_the_same_however_the_text_is_split() -> None:
     attack = "".join(ATTACKS.values())
     assert "".join(map(visible, attack)) == visible(attack)
+
+
+@pytest.mark.parametrize("trick", INVISIBLE.values(), ids=INVISIBLE.keys())
+def test_what_has_no_width_is_marked_in_a_name_and_left_in_a_text(trick: str) -> None:
+    assert visible(trick) == trick
+    assert visible_name(trick).isascii()
+    assert len(visible_name(trick)) > len(trick)
 
 
 def test_ordinary_text_is_unchanged() -> None:

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.scripted import Script
+from gemma_mlx.decoding.channels import Channel
 from gemma_mlx.errors import InputError
+from tests.terminal.hostile import ATTACKS, leaks
 from tests.terminal.screen.terminal import Chat, play
 
-ATTACKS = {
-    "clear": "\x1b[2J\x1b[H",
-    "title": "\x1b]0;pwned\x07",
-    "clipboard": "\x1b]52;c;cHduZWQ=\x1b\\",
-    "link": "\x1b]8;;http://pwned/\x07text\x1b]8;;\x07",
-    "device": "\x1bPpwned\x1b\\",
-    "c1": "\x9b2J\x9d0;pwned\x9c",
-    "bell": "\x07\x08\x0b\x0c\x0e\x7f",
-    "bidi": "\u202epwned\u202c\u2066x\u2069",
-    "entity": "&#27;]0;pwned&#7; &#x9b;2J",
-    "code": "```\x1b]0;pwned\x07\nx\x1b[2J\n```\n",
-    "target": "[click](http://x/\x1b]0;pwned\x07)",
-}
-_OURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
-"""What prompt_toolkit and our own styles are made of; the title, the clipboard and strings to the device are not."""
-_FORBIDDEN = re.compile("[\x00-\x06\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+ENTITIES = "&#27;]0;pwned&#7; &#x9b;2J &#x202e;x &#13;x &NewLine;"
+ANSWER = "\n\n".join(
+    [
+        *ATTACKS.values(),
+        *(f"```{attack}\nx{attack}\n```" for attack in ATTACKS.values()),
+        *(
+            f"[text{attack}](http://x/{attack}) ![{attack}](http://x/{attack}) **{attack}**"
+            for attack in ATTACKS.values()
+        ),
+        "\n".join(["| a | b |", "|---|---|", *(f"| {attack} | `{attack}` |" for attack in ATTACKS.values())]),
+        *(f"# {attack}\n> {attack}\n- {attack}\n1. {attack}\n~~~{ENTITIES}\n~~~" for attack in ATTACKS.values()),
+        f"{ENTITIES} [{ENTITIES}](http://x/{ENTITIES}) $ {ENTITIES} $ <b{ENTITIES}>",
+    ]
+)
 
 
-def sent_beside_ours(chat: Chat) -> str:
-    return _OURS.sub("", "".join(chat.terminal.writes)).replace("\r", "").replace("\x08", "")
-
-
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-@pytest.mark.parametrize("cut", ["whole", "by character"])
+@pytest.mark.parametrize("size", [1, 2, 7, len(ANSWER)])
 @pytest.mark.parametrize("channel", ["answer", "thought"])
-def test_bytes_of_an_answer_are_marks(attack: str, cut: str, channel: str) -> None:
-    pieces = [attack] if cut == "whole" else list(attack)
-    script: Script = [*((channel, piece) for piece in pieces), ("answer", "\n\nThe end.")]  # type: ignore[misc]
+def test_bytes_of_an_answer_are_marks_wherever_it_is_split(channel: Channel, size: int) -> None:
+    script: Script = [(channel, ANSWER[start : start + size]) for start in range(0, len(ANSWER), size)]
 
     async def scenario(chat: Chat) -> None:
         chat.type("Hello\r")
@@ -48,9 +41,8 @@ def test_bytes_of_an_answer_are_marks(attack: str, cut: str, channel: str) -> No
         chat.type("/stats\r")
         await chat.see("memory 1.00 of 2.00 GB")
 
-    chat = play(scenario, script)
-    assert not _FORBIDDEN.search(sent_beside_ours(chat))
-    assert "\x1b[2J\x1b[H" not in "".join(chat.terminal.writes)
+    chat = play(scenario, [*script, ("answer", "\n\nThe end.")])
+    assert leaks("".join(chat.terminal.writes)) == []
 
 
 def test_bytes_of_errors_file_names_and_messages_are_marks(media: Path, tmp_path: Path) -> None:
@@ -72,7 +64,7 @@ def test_bytes_of_errors_file_names_and_messages_are_marks(media: Path, tmp_path
         await chat.see("[1] a␛]0;pwned␇<U+202E>.png")
 
     chat = play(scenario, [InputError("no\x1b]0;pwned\x07 \x9b2J; go on")])
-    assert not _FORBIDDEN.search(sent_beside_ours(chat))
+    assert leaks("".join(chat.terminal.writes)) == []
 
 
 def test_an_address_is_not_fetched() -> None:

@@ -153,6 +153,26 @@ def test_ctrl_c_empties_the_line_and_twice_in_an_empty_one_leaves() -> None:
     play(scenario, leave=False)
 
 
+def test_ctrl_c_again_and_again_leaves_while_the_answer_has_not_stopped_yet() -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("Begun")
+        chat.type("two\r")
+        await chat.see("[waits] two")
+        chat.type("\x03\x03")
+        await chat.see("Ctrl-C once more")
+        chat.type("\x03")
+        await chat.see(lambda text: "[waits]" not in text)
+        more.set()
+
+    chat = play(scenario, [*spoken("Begun "), more, *spoken("never said")], leave=False)
+    assert chat.asked == ["one"]
+    assert "Begun" in chat.text
+    assert "1 message waited and will not be sent" in chat.text
+
+
 def test_an_unexpected_exception_is_one_line_and_the_chat_goes_on() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
