@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class Streaming:
     def __init__(self, columns: int, show: Callable[[str], None], redraw: Callable[[], None]) -> None:
         self.stop = Stop()
         self.thought_tokens = 0
+        self._silent_tokens = 0
         self.thoughts = ""
         from gemma_mlx.terminal.screen.markdown import (
             MarkdownStream,  # takes a tenth of a second: not before the prompt
@@ -106,7 +108,10 @@ class Streaming:
         while self._pieces:
             channel, piece = self._pieces.popleft()
             if channel == "thought":
-                self.thought_tokens += 1
+                self._silent_tokens += 1
+                if piece:  # the last one of all says nothing: it ends the thought, and is none
+                    self.thought_tokens += self._silent_tokens
+                    self._silent_tokens = 0
                 self.thoughts += piece
             else:
                 text += piece
@@ -123,4 +128,6 @@ class Streaming:
         """Folds the thoughts into one line that stays."""
         if self.thoughts and not self._folded:
             self._folded = True
-            self._show(f"{DIM}thought for {self.thought_tokens:,} tokens; /thoughts shows them{PLAIN}\n")
+            told = f"thought for {self.thought_tokens:,} tokens; /thoughts shows them"
+            for line in textwrap.wrap(told, max(20, self._columns - 1)):
+                self._show(f"{DIM}{line}{PLAIN}\n")

@@ -11,11 +11,10 @@ from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal.answering import cut_note
 from gemma_mlx.terminal.chat_commands import tell_notes
 from gemma_mlx.terminal.opening import Left, Opening
-from gemma_mlx.terminal.safe import visible, visible_line
-from gemma_mlx.terminal.screen.answering import DIM, PLAIN, Streaming
+from gemma_mlx.terminal.screen.answering import Streaming
 from gemma_mlx.terminal.screen.aside import Aside
-from gemma_mlx.terminal.screen.layout import PROMPT
 from gemma_mlx.terminal.screen.model_thread import ModelThread
+from gemma_mlx.terminal.screen.said import message_lines, turn_lines
 from gemma_mlx.terminal.screen.status import Status
 from gemma_mlx.terminal.surface import Surface
 from gemma_mlx.terminal.waiting import Message
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply
     from gemma_mlx.tasks.conversation import Conversation
 
-SAID_CHARACTERS = 2000
-"""So much of a sent message stands above its answer; of a longer one the beginning."""
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
 
 
@@ -63,10 +60,12 @@ class Talk:
     async def begin(self) -> None:
         """Loads the model, and the chat that is gone on with."""
         try:
-            self._found(await self.thread.do(lambda: self._opening.first(self._teller)))
+            found = await self.thread.do(lambda: self._opening.first(self._teller))
         except BaseException:
             self._conversation.cancel()  # whoever waits for it waits for nothing
             raise
+        self._show_last_turn(found)
+        self._found(found)
 
     @property
     def busy(self) -> bool:
@@ -98,7 +97,9 @@ class Talk:
 
     async def change_chat(self, name: str | None) -> None:
         before = await self.conversation()
-        self._found(await self.thread.do(lambda: self._opening.another(before, name, self._teller)))
+        found = await self.thread.do(lambda: self._opening.another(before, name, self._teller))
+        self._show_last_turn(found)
+        self._found(found)
 
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
@@ -127,9 +128,7 @@ class Talk:
     async def _answered(self, message: Message) -> bool:
         """Shows the message and its answer; False where it waits to be sent again."""
         conversation, surface = await self.conversation(), self._surface
-        chips = "".join(f"  [{visible_line(item.label)}]\n" for item in message.chips)
-        said = visible(message.typed[:SAID_CHARACTERS]).replace("\n", "\n" + " " * len(PROMPT))
-        surface.show(f"\n\x1b[1m{PROMPT}{said}{PLAIN}\n{DIM}{chips}{PLAIN}")
+        surface.show(message_lines(message.typed, [chip.label for chip in message.chips]))
         await self._warn_of_late_sound(conversation, message)
         conversation.waiting = [*message.media]
         try:
@@ -176,6 +175,14 @@ class Talk:
             surface.say(note)
         self.last_reply = self.status.reply = reply
         return True
+
+    def _show_last_turn(self, conversation: Conversation) -> None:
+        """Where a chat is gone on with, its end is shown."""
+        if not (turns := conversation.turns):
+            return
+        if len(turns) > 1:
+            self._surface.note(f"going on after {len(turns):,} turns; /export writes them all into a file")
+        self._surface.show(turn_lines(turns[-1], self._surface.columns))
 
     def _found(self, conversation: Conversation) -> None:
         if self._conversation.done():
