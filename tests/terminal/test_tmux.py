@@ -42,7 +42,7 @@ def test_a_killed_chat_goes_on_with_its_turns_media_and_what_was_computed(
 
     second = open_chat("--resume", "-m", endless_model, *ENDLESS)
     second.wait_until_ready()
-    assert "> Describe the picture.\n  [scene.png 401x605 -> 60 tokens]\nA red circle" in second.text
+    second.wait_for("> Describe the picture.\n  [scene.png 401x605 -> 60 tokens]\nA red circle")
     second.enter(f"/image {samples_folder() / 'text.png'}")
     second.wait_for("[1] text.png")
     second.enter("What is the text?")

@@ -45,10 +45,10 @@ def test_pictures_are_chips_until_they_are_sent(open_chat: OpenChat, folder: Pat
     chat.wait_for("error: ")
     chat.enter("/drop 1")
     chat.wait_for("taken back: my scene.png 401x605 -> 60 tokens")
-    assert chat.chips == ["[1] text.png 284x405 -> 63 tokens"]
+    chat.wait_for(lambda _: chat.chips == ["[1] text.png 284x405 -> 63 tokens"])
     chat.enter("/drop")
     chat.wait_for("taken back: text.png")
-    assert chat.chips == []
+    chat.wait_for(lambda _: chat.chips == [])
     chat.enter(f"/image {folder / 'text.png'}")
     chat.wait_for(lambda _: len(chat.chips) == 1)
     chat.enter(f"/image {folder / 'my scene.png'}")
@@ -57,7 +57,7 @@ def test_pictures_are_chips_until_they_are_sent(open_chat: OpenChat, folder: Pat
     chat.wait_for(lambda _: chat.chips == ["[1] text.png 284x405 -> 63 tokens"])
     chat.ask("What is the text?", "GEMMA4")
     assert "> What is the text?\n  [text.png 284x405 -> 63 tokens]\nGEMMA4\n" in chat.text
-    assert chat.chips == []
+    chat.wait_for(lambda _: chat.chips == [])
     chat.leave()
     kept = KeptFiles(own_home)
     [file] = kept.media
@@ -79,7 +79,7 @@ def test_a_dragged_name_is_a_picture_after_a_yes_and_text_after_a_no(
     chat.wait_for("attach text.png? [y/N]")
     chat.type("n")
     chat.wait_for(lambda _: "text.png'" in "".join(chat.rows[-3:-1]))
-    assert len(chat.chips) == 1
+    chat.wait_for(lambda _: len(chat.chips) == 1)
     chat.keys("C-c")
     chat.wait_for(lambda _: chat.rows[-2] == ">")
     chat.ask("Describe the picture.", "A red circle")

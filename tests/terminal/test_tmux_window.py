@@ -57,7 +57,7 @@ def test_a_large_paste_is_a_chip_and_is_sent_whole_or_refused_by_name(open_chat:
     long = "".join(f"Line {number} of the paste.\n" for number in range(200))  # more than is drawn into the line
     chat.paste(long)
     chat.wait_for(lambda _: len(chat.chips) == 1)
-    assert chat.chips == ["[1] pasted text, 4 KB, 201 lines"]
+    chat.wait_for(lambda _: chat.chips == ["[1] pasted text, 4 KB, 201 lines"])
     chat.enter("How are you?")
     chat.wait_for(lambda _: "first " in chat.status)
     kept = KeptFiles(own_home)
@@ -65,7 +65,7 @@ def test_a_large_paste_is_a_chip_and_is_sent_whole_or_refused_by_name(open_chat:
     huge = "".join(f"Line {number:06} is one of many in a very large paste.\n" for number in range(40_000))
     chat.paste(huge)
     chat.wait_for(lambda _: len(chat.chips) == 1)
-    assert chat.chips == ["[1] pasted text, 2.0 MB, 40,001 lines"]
+    chat.wait_for(lambda _: chat.chips == ["[1] pasted text, 2.0 MB, 40,001 lines"])
     chat.enter("What is this?")
     chat.type("typed meanwhile")
     chat.wait_for(lambda _: chat.rows[-2].endswith("typed meanwhile"))

@@ -209,7 +209,10 @@ def test_thoughts_fold_into_one_line_and_can_be_shown() -> None:
         chat.type("/thoughts\r")
         await chat.see("Let me see.")
 
-    play(scenario, [("thought", "Let "), ("thought", "me "), ("thought", "see."), more, ("thought", ""), *spoken("Forty.")])
+    play(
+        scenario,
+        [("thought", "Let "), ("thought", "me "), ("thought", "see."), more, ("thought", ""), *spoken("Forty.")],
+    )
 
 
 def test_screen_is_drawn_a_few_times_a_second_however_fast_tokens_come() -> None:
