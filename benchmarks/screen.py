@@ -40,7 +40,7 @@ from benchmarks.scripted import LONGEST_WAIT_S, ScriptedGemma, spoken
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.home import HOME_VARIABLE, MODEL_VARIABLE, miniature_folder
 from gemma_mlx.tasks.conversation import Conversation
-from gemma_mlx.terminal.opening import Opening
+from gemma_mlx.terminal.chat.opening import Opening
 from gemma_mlx.terminal.screen.app import Screen
 from gemma_mlx.terminal.screen.printer import SYNCHRONIZED
 

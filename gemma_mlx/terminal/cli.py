@@ -15,7 +15,7 @@ from gemma_mlx.terminal.ask import ask
 from gemma_mlx.terminal.bench_ocr import ocr
 from gemma_mlx.terminal.bench_speech import speech
 from gemma_mlx.terminal.caption import caption
-from gemma_mlx.terminal.chat import chat
+from gemma_mlx.terminal.chat.verb import chat
 from gemma_mlx.terminal.convert import convert
 from gemma_mlx.terminal.demo import demo
 from gemma_mlx.terminal.failures import exit_codes

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gemma_mlx.terminal.commands import HELP
+from gemma_mlx.terminal.chat.commands import HELP
 from tests.terminal.conftest import Ended, Run
 
 
@@ -168,7 +168,7 @@ def test_stdin_cannot_be_both_messages_and_a_picture(run: Run) -> None:
 
 
 def test_history_is_private(own_home: Path) -> None:
-    from gemma_mlx.terminal.history import history
+    from gemma_mlx.terminal.chat.history import history
 
     history().store_string("secret")
     assert (own_home / "history").stat().st_mode & 0o777 == 0o600

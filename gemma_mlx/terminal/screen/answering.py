@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gemma_mlx.terminal.chat.waiting import cut
 from gemma_mlx.terminal.safe import visible_line
 from gemma_mlx.terminal.screen.model_thread import ModelThread, Stop
-from gemma_mlx.terminal.waiting import cut
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply

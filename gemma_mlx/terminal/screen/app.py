@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from prompt_toolkit.history import History
 from prompt_toolkit.output import Output
 
-from gemma_mlx.terminal.commands import is_command, run_command
+from gemma_mlx.terminal.chat.commands import is_command, run_command
+from gemma_mlx.terminal.chat.history import history
+from gemma_mlx.terminal.chat.media_commands import attach_dropped, attach_file
+from gemma_mlx.terminal.chat.opening import Opening
+from gemma_mlx.terminal.chat.waiting import LONG_PASTE_CHARACTERS, Message, PastedText, Waiting
 from gemma_mlx.terminal.failures import INTERRUPTED, end_now, exit_code_of, show_warnings_in_one_line
-from gemma_mlx.terminal.history import history
-from gemma_mlx.terminal.media_commands import attach_dropped, attach_file
-from gemma_mlx.terminal.opening import Opening
 from gemma_mlx.terminal.safe import visible, visible_line
 from gemma_mlx.terminal.screen.answering import DIM, PLAIN
 from gemma_mlx.terminal.screen.aside import Aside
@@ -32,7 +33,6 @@ from gemma_mlx.terminal.screen.question import Question
 from gemma_mlx.terminal.screen.sending import Sending
 from gemma_mlx.terminal.screen.talk import Talk
 from gemma_mlx.terminal.screen.work import Work
-from gemma_mlx.terminal.waiting import LONG_PASTE_CHARACTERS, Message, PastedText, Waiting
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from gemma_mlx.terminal.commands import BY_NAME
+from gemma_mlx.terminal.chat.commands import BY_NAME
 from gemma_mlx.terminal.safe import visible_line
 
 

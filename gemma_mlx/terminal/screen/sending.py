@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from gemma_mlx.terminal.chat.waiting import Message
 from gemma_mlx.terminal.screen.talk import Talk, TalkingSurface
-from gemma_mlx.terminal.waiting import Message
 
 
 class Sending:

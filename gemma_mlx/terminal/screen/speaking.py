@@ -7,9 +7,9 @@ from typing import Protocol
 
 from gemma_mlx.terminal.capture.playback import play, stop_playing
 from gemma_mlx.terminal.capture.recorder import Recorder
+from gemma_mlx.terminal.chat.surface import Surface
+from gemma_mlx.terminal.chat.waiting import PastedText
 from gemma_mlx.terminal.screen.recording import RecordingPanel, Samples
-from gemma_mlx.terminal.surface import Surface
-from gemma_mlx.terminal.waiting import PastedText
 
 TICK_S = 0.1
 

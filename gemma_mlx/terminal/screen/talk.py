@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal.answering import cut_note
-from gemma_mlx.terminal.chat_commands import tell_notes
-from gemma_mlx.terminal.opening import Left, Opening
+from gemma_mlx.terminal.chat.opening import Left, Opening
+from gemma_mlx.terminal.chat.surface import Surface
+from gemma_mlx.terminal.chat.turn_commands import tell_notes
+from gemma_mlx.terminal.chat.waiting import Message
 from gemma_mlx.terminal.screen.answering import Streaming
 from gemma_mlx.terminal.screen.aside import Aside
 from gemma_mlx.terminal.screen.model_thread import ModelThread
 from gemma_mlx.terminal.screen.said import message_lines, turn_lines
 from gemma_mlx.terminal.screen.status import Status
-from gemma_mlx.terminal.surface import Surface
-from gemma_mlx.terminal.waiting import Message
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.scripted import ScriptedGemma, spoken
 from gemma_mlx.tasks.conversation import Conversation
-from gemma_mlx.terminal.commands import BY_NAME, COMMANDS, HELP
+from gemma_mlx.terminal.chat.commands import BY_NAME, COMMANDS, HELP
 from tests.terminal.screen.terminal import Chat, play
 
 

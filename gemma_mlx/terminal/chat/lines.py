@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gemma_mlx.errors import GemmaError, InputError, UsageError
 from gemma_mlx.terminal.answering import cut_note, prefill_progress, show_answer, speed
-from gemma_mlx.terminal.chat_commands import tell_notes
-from gemma_mlx.terminal.commands import is_command, run_command
+from gemma_mlx.terminal.chat.commands import is_command, run_command
+from gemma_mlx.terminal.chat.keyboard import CancelledLineError, ReadLine, piped_lines, typed_lines
+from gemma_mlx.terminal.chat.media_commands import attach_file
+from gemma_mlx.terminal.chat.opening import Left, Opening
+from gemma_mlx.terminal.chat.turn_commands import tell_notes
+from gemma_mlx.terminal.chat.waiting import Message, Waiting
 from gemma_mlx.terminal.failures import Interrupt, report, show_warnings_in_one_line
-from gemma_mlx.terminal.keyboard import CancelledLineError, ReadLine, piped_lines, typed_lines
-from gemma_mlx.terminal.media_commands import attach_file
-from gemma_mlx.terminal.opening import Left, Opening
 from gemma_mlx.terminal.output import Output, UnwritableError, is_terminal
-from gemma_mlx.terminal.waiting import Message, Waiting
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from gemma_mlx.answer import Reply
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.terminal.waiting import Waiting
+    from gemma_mlx.terminal.chat.waiting import Waiting
 
 T = TypeVar("T")
 

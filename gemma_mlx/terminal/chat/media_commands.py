@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
 from gemma_mlx.errors import InputError, UsageError
+from gemma_mlx.terminal.chat.surface import Surface
 from gemma_mlx.terminal.input_files import media_kind
 from gemma_mlx.terminal.options import DETAILS
-from gemma_mlx.terminal.surface import Surface
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import find_model
 from gemma_mlx.terminal import options as flag
+from gemma_mlx.terminal.chat.opening import Opening
 from gemma_mlx.terminal.failures import exit_codes
-from gemma_mlx.terminal.opening import Opening
 from gemma_mlx.terminal.output import is_terminal
 from gemma_mlx.terminal.stdin import STDIN
 
@@ -85,7 +85,7 @@ def chat(
             from gemma_mlx.terminal.screen.app import on_screen
 
             on_screen(opening, files, quiet)
-        from gemma_mlx.terminal.chat_lines import on_lines
+        from gemma_mlx.terminal.chat.lines import on_lines
 
         sys.exit(on_lines(opening, files, quiet))
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal.answering import figures
-from gemma_mlx.terminal.media_commands import typed_path
-from gemma_mlx.terminal.surface import Surface
+from gemma_mlx.terminal.chat.media_commands import typed_path
+from gemma_mlx.terminal.chat.surface import Surface
 
 if TYPE_CHECKING:
     from gemma_mlx.tasks.conversation import Conversation

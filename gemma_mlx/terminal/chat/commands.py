@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gemma_mlx.errors import UsageError
-from gemma_mlx.terminal import chat_commands as chat
-from gemma_mlx.terminal import media_commands as media
-from gemma_mlx.terminal.surface import Surface
+from gemma_mlx.terminal.chat import media_commands as media
+from gemma_mlx.terminal.chat import turn_commands as chat
+from gemma_mlx.terminal.chat.surface import Surface
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def typed_lines(keep: bool = True) -> ReadLine:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.output import create_output
 
-    from gemma_mlx.terminal.history import history
+    from gemma_mlx.terminal.chat.history import history
 
     session: PromptSession[str] = PromptSession(history=history(keep), output=create_output(always_prefer_tty=True))
 
