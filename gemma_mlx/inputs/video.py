@@ -134,6 +134,8 @@ def _stream(container: InputContainer, name: str) -> VideoStream:
     if not streams:
         raise InputError(f"{name} has sound but no pictures; attach it as audio")
     stream = streams[0]
+    if stream.codec_context is None:
+        raise InputError(f"{name} names no codec that is known here; convert it to H.264 in MP4")
     width_px, height_px = stream.codec_context.width, stream.codec_context.height
     if width_px * height_px > MAX_PIXELS:
         raise InputError(

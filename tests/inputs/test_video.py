@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -318,6 +318,7 @@ def test_files_are_told_apart_by_their_first_bytes(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8))
+@example(flips=[(3771, 1)])  # a codec that nobody knows
 def test_damaged_video_is_read_or_refused(flips: list[tuple[int, int]]) -> None:
     data = bytearray(DAMAGEABLE)
     for place, value in flips:
