@@ -47,6 +47,7 @@ class Talk:
     def __init__(self, surface: TalkingSurface, opening: Opening) -> None:
         self.status = Status()
         self.streaming: Streaming | None = None
+        self._answering = False
         self.last_reply: Reply | None = None
         self.thread = ModelThread()
         self._surface, self._opening = surface, opening
@@ -69,7 +70,7 @@ class Talk:
 
     @property
     def busy(self) -> bool:
-        return self.streaming is not None
+        return self._answering or self.streaming is not None
 
     @property
     def stopping(self) -> bool:
@@ -83,11 +84,14 @@ class Talk:
     async def answer_all(self) -> None:
         """Answers the messages that wait, one after the other, unless that goes on already."""
         await self.conversation()
-        messages = self._surface.waiting.messages
-        while not self.busy and messages and messages[0].whole:
-            message = messages.pop(0)
-            if not await self._answered(message):
-                break
+        if self.busy:
+            return
+        waiting, self._answering = self._surface.waiting, True
+        try:
+            while waiting.messages and waiting.messages[0].whole and await self._answered(waiting.messages.pop(0)):
+                pass
+        finally:
+            self._answering = False
 
     async def answer_again(self) -> None:
         """Asks the last message again."""
@@ -111,7 +115,7 @@ class Talk:
         del before
         try:
             found = await self.thread.do(lambda: self._opening.with_model(folder, left, self._teller))
-        except GemmaError:
+        except Exception:
             self._found(await self.thread.do(lambda: self._opening.with_model(left.model, left, self._teller)))
             raise
         self._found(found)

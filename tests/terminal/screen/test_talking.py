@@ -242,3 +242,39 @@ def test_a_sound_that_stands_too_late_is_told_when_it_is_sent(words: int, late: 
 
     chat = play(scenario, begin=begin)
     assert ("the sound ends at token" in chat.text) is late
+
+
+def test_no_message_overtakes_one_whose_sound_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, gemma = Event(), ScriptedGemma([spoken("One."), spoken("Two.")])
+
+    def heard_until(*_: Any) -> int:
+        looked.wait(20)
+        return 0
+
+    monkeypatch.setattr("gemma_mlx.tasks.dictation.heard_until", heard_until)
+
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"/audio {samples_folder() / 'speech.wav'}\r")
+        await chat.see("[1] speech.wav")
+        chat.type("first\rsecond\r")
+        await chat.see("[waits] second")
+        assert chat.asked == []
+        looked.set()
+        await chat.see("Two.")
+
+    assert play(scenario, gemma=gemma).asked == ["first", "second"]
+
+
+def test_a_message_that_is_taken_back_while_another_is_answered_is_not_sent() -> None:
+    more = Event()
+    gemma = ScriptedGemma([[*spoken("Begun "), more, *spoken("and ended.")], spoken("Never.")])
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\rtwo\r")
+        await chat.see("[waits] two")
+        chat.type("/drop\r")
+        await chat.see("taken back: two")
+        more.set()
+        await chat.see("first ")
+
+    assert play(scenario, gemma=gemma).asked == ["one"]
