@@ -20,6 +20,8 @@ import pyte
 KEY_S = 0.06
 """Between two keys, as somebody types who knows what to say."""
 
+PATIENCE_S = 5
+
 
 class Recording:
     """Runs `command` in a terminal of `columns` x `rows`. Keys go in; what comes out is kept, and drawn on `screen`."""
@@ -67,9 +69,13 @@ class Recording:
         return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
 
     def close(self) -> None:
-        """Ends the program."""
+        """Ends the program: politely, and where it does not mind a terminal that is gone, at once."""
         os.kill(self._child, signal.SIGHUP)
-        os.waitpid(self._child, 0)
+        end_s = time.monotonic() + PATIENCE_S
+        while os.waitpid(self._child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > end_s:
+                os.kill(self._child, signal.SIGKILL)
+            self._read(0.05)
         os.close(self._terminal)
 
     def write(self, path: Path, title: str) -> None:

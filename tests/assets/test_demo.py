@@ -35,6 +35,15 @@ def test_a_recording_holds_what_was_typed_and_shown(tmp_path: Path) -> None:
     assert "\x1b[31mheard abc" in "".join(data for _, _, data in events)
 
 
+def test_a_program_that_does_not_mind_a_hang_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.demo.recording.PATIENCE_S", 0)
+    recording = recorded("-c", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); print('ready'); input()")
+    recording.wait_for("ready")
+    recording.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(recording._child, 0)
+
+
 def test_what_never_shows_is_told_with_the_screen() -> None:
     recording = recorded("-c", "print('something else'); input()")
     with pytest.raises(TimeoutError, match="something else"):
