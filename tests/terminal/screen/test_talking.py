@@ -177,6 +177,7 @@ def test_an_unexpected_exception_is_one_line_and_the_chat_goes_on() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
         await chat.see("error: RuntimeError: broke\x1b".replace("\x1b", "␛"))
+        await chat.see("> one\nscripted")
         chat.type("\x15two\r")
         await chat.see("Second.")
 
@@ -242,3 +243,24 @@ def test_a_sound_that_stands_too_late_is_told_when_it_is_sent(words: int, late: 
 
     chat = play(scenario, begin=begin)
     assert ("the sound ends at token" in chat.text) is late
+
+
+def test_no_message_overtakes_one_with_a_sound() -> None:
+    opened: list[Conversation] = []
+
+    def begin(_: Any) -> Conversation:
+        gemma = load(miniature_folder())
+        opened.append(Conversation(gemma, sampling=gemma.sampling(temperature=0)))
+        return opened[0]
+
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"/audio {samples_folder() / 'speech.wav'}\r")
+        await chat.see("[1] speech.wav")
+        chat.type("What is said?\rWhat is 2 + 3?\r")
+        await chat.see(lambda _: len(opened[0].turns) == 2)
+
+    play(scenario, begin=begin)
+    assert [(turn.text, len(turn.attached)) for turn in opened[0].turns] == [
+        ("What is said?", 1),
+        ("What is 2 + 3?", 0),
+    ]
