@@ -119,8 +119,11 @@ class Conversation:
 
     @property
     def used_tokens(self) -> int:
-        """How many of them are taken: the last prompt and what was generated behind it."""
-        return self._session.offset
+        """How many of them the turns so far take: the last prompt and what was generated behind it."""
+        if not self.turns:
+            return 0
+        figures = self.turns[-1].figures
+        return int(figures.get("prompt_tokens", 0)) + int(figures.get("generated_tokens", 0))
 
     def attach(self, kind: MediaKind, source: Path | Image.Image | Samples, name: str = "") -> Attached:
         """Prepares a picture, a sound or a video, to go out with the next message. InputError if it cannot be read.

@@ -50,7 +50,7 @@ def _check_target(path: Path, media_folder: Path, force: bool) -> None:
         raise UsageError(f"there is no folder {path.parent} for {path.name}; make it, or name another file")
     for place in () if force else (path, media_folder):
         if place.exists() or place.is_symlink():
-            raise UsageError(f"{place} is there already; name another file, or write over it with --force")
+            raise UsageError(f"{place} is there already; name another file (or, with gemma-mlx chats export, --force)")
 
 
 class _Files:

@@ -10,6 +10,7 @@ All of it is for its owner alone.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -39,8 +40,8 @@ class KeptChat:
     """A chat's place on the disk, held against other processes until `close`. It has none before its first message.
 
     What a method is told is on the disk when it returns. Where the disk does not let it, it returns a line that says
-    so; what is missing is held, and comes before what the next method is told. It is told things by one thread at a
-    time, and nothing after `close`.
+    so; what is missing is held, and comes before what the next method is told. A setting may come from one thread while
+    another keeps an answer; nothing is told after `close`.
     """
 
     def __init__(self, folder: Path | None = None, name: str | None = None) -> None:
@@ -55,6 +56,7 @@ class KeptChat:
         self._chosen_name = checked_name(name) if name is not None else None
         self._lines: KeptLines | None = None
         self._missing: list[Callable[[], Line]] = []
+        self._writing = threading.Lock()
         self._failing = False
         self._notes: list[str] = []
         self._known: list[Attached] = []  # media whose source is a file of this chat
@@ -142,9 +144,10 @@ class KeptChat:
         return self._folder is not None or bool(self._missing)
 
     def _add(self, line: Callable[[], Line], first_text: str = "") -> str | None:
-        self._missing.append(line)
-        self._write(first_text)
-        notes, self._notes = self._notes, []
+        with self._writing:
+            self._missing.append(line)
+            self._write(first_text)
+            notes, self._notes = self._notes, []
         return "; ".join(notes) or None
 
     def _write(self, first_text: str) -> None:

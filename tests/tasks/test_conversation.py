@@ -42,6 +42,19 @@ def test_a_turn_re_uses_the_turns_before_and_equals_a_cold_run(miniature: Gemma,
     assert 63 < reply.reused_tokens < reply.prompt_tokens
 
 
+def test_the_context_used_is_that_of_the_turns_there_are(miniature: Gemma) -> None:
+    conversation = Conversation(miniature, max_tokens=12)
+    assert conversation.used_tokens == 0
+    replies = []
+    for question in ("What is 2 + 3?", "What is 4 + 4?"):
+        replies.append(finish(conversation.ask(question)))
+        conversation.keep(replies[-1])
+    first, second = (reply.prompt_tokens + reply.generated_tokens for reply in replies)
+    assert conversation.used_tokens == second
+    conversation.undo()
+    assert conversation.used_tokens == first
+
+
 @pytest.mark.parametrize("stopped_after", [1, 2, 5])
 def test_a_stopped_answer_is_kept_and_the_next_turn_equals_a_cold_run(miniature: Gemma, stopped_after: int) -> None:
     conversation = Conversation(miniature, max_tokens=12)

@@ -101,7 +101,7 @@ def test_json_holds_messages_that_the_model_takes_as_they_are(
 def test_nothing_is_written_over_unless_it_is_asked_for(turns: list[Turn], tmp_path: Path) -> None:
     path = tmp_path / "chat.md"
     path.write_text("a thesis", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"chat\.md is there already; .* --force"):
+    with pytest.raises(UsageError, match=r"chat\.md is there already; .*--force"):
         export_chat("chat", turns, path)
     assert path.read_text(encoding="utf-8") == "a thesis"
     export_chat("chat", turns, path, force=True)

@@ -9,6 +9,7 @@ import resource
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,24 @@ def say(chat: KeptChat, text: str) -> list[str | None]:
 
 def texts(chat: KeptChat) -> list[tuple[str, str]]:
     return [(turn.text, turn.answer) for turn in chat.record.turns.values()]
+
+
+def test_settings_from_another_thread_cost_no_line() -> None:
+    chat = KeptChat(name="talk")
+    say(chat, "first")
+
+    def set_detail(number: int) -> str | None:
+        return chat.set_settings(Settings(system=str(number)))
+
+    with ThreadPoolExecutor(1) as other:
+        told = other.map(set_detail, range(40))
+        said = [say(chat, str(number)) for number in range(40)]
+    assert set(told) == {None}
+    assert all(notes == [None, None] for notes in said)
+    chat.close()
+    lines = [json.loads(line) for line in (chats_folder() / "talk" / "chat.jsonl").read_text().splitlines()]
+    assert sorted(line["system"] for line in lines if line["line"] == "set") == sorted(map(str, range(40)))
+    assert len(read_chat("talk").turns) == 41
 
 
 _TALKER = """

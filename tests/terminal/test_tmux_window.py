@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gemma_mlx.terminal.safe import visible
 from tests.terminal.conftest import OpenChat
 from tests.terminal.kept import KeptFiles
 from tests.terminal.tmux import ENDLESS, Chat
@@ -28,8 +29,9 @@ def test_a_window_can_change_while_an_answer_streams(open_chat: OpenChat, endles
     chat.leave()
     [answered] = KeptFiles(own_home).answered
     shown = chat.text.partition("> Hello")[2]
-    assert answered["answer"].split()[0] in shown
-    assert answered["answer"].split()[-1] in shown
+    said = visible(answered["answer"]).split()
+    assert said[0] in shown
+    assert said[-1] in shown
 
 
 def test_a_narrow_window_shows_all_that_matters(open_chat: OpenChat, own_home: Path) -> None:

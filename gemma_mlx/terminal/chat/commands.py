@@ -71,6 +71,8 @@ async def run_command(surface: Surface, line: str) -> None:
     command = BY_NAME.get(name)
     if command is None:
         raise UsageError(f"there is no command /{name}; /help lists them")
+    if rest and not command.arguments:
+        raise UsageError(f"/{name} takes nothing behind it, not {rest.strip()!r}")
     if name == "quit":
         await _quit(surface, name, rest)
     else:

@@ -193,6 +193,7 @@ class LineChat:
 
     async def change_chat(self, name: str | None) -> None:
         self._conversation = self._opening.another(self._conversation, name, self._output)
+        self.last_reply = None
 
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
@@ -204,4 +205,5 @@ class LineChat:
         except GemmaError:
             self._conversation = self._opening.with_model(left.model, left, self._output)
             raise
+        self.last_reply = None
         self.note(f"{self._conversation.gemma.name} answers from now on")

@@ -67,7 +67,6 @@ async def shot(surface: Surface, name: str, rest: str) -> None:
 
 
 async def paste(surface: Surface, name: str, rest: str) -> None:
-    _no_argument(name, rest)
     from gemma_mlx.terminal.capture.clipboard import clipboard_picture
 
     await _add_picture(surface, "clipboard", await surface.apart(clipboard_picture))
@@ -109,7 +108,7 @@ async def mic(surface: Surface, name: str, rest: str) -> None:
 
 
 async def drop(surface: Surface, name: str, rest: str) -> None:
-    if rest and not rest.isdigit():
+    if rest and not rest.isdecimal():
         raise UsageError(f"/drop takes the number of a chip, not {rest!r}")
     labels = surface.waiting.drop(int(rest) if rest else None)
     if rest and not labels:
@@ -140,8 +139,3 @@ def typed_path(text: str) -> Path:
         raise InputError(
             f"cannot find the file {text!r} ({error}); check its name, and quote it fully or not at all"
         ) from error
-
-
-def _no_argument(name: str, rest: str) -> None:
-    if rest:
-        raise UsageError(f"/{name} takes nothing behind it, not {rest!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gemma_mlx.errors import UsageError
 from gemma_mlx.home import find_model
 from gemma_mlx.terminal.loading import Teller, load_gemma
 from gemma_mlx.terminal.options import DraftMode, Drawing
@@ -53,8 +54,12 @@ class Opening:
         """
         from gemma_mlx.tasks.kept_chats import new_chat, open_chat
 
+        if name is not None and before.record is not None and name == before.record.name:
+            raise UsageError(f"the chat {name!r} is this one; /sessions lists the others")
         kept = open_chat(name) if name is not None else new_chat() if before.record is not None else None
         before.close()
+        for note in before.take_notes():
+            teller.say(note)
         return self._in(before.gemma, kept, before.settings if name is None else None, teller)
 
     @staticmethod
@@ -68,10 +73,19 @@ class Opening:
         """What was `left`, going on with the model in `folder`."""
         from gemma_mlx.tasks.kept_chats import new_chat, open_chat
 
+        for note in left.notes:
+            teller.say(note)
+        left.notes = []
         gemma = self._loaded(folder, teller)
-        kept = open_chat(left.name) if left.name is not None else new_chat() if left.is_kept else None
+        kept = (
+            open_chat(left.name)
+            if left.name is not None and left.begun
+            else new_chat(left.name)
+            if left.is_kept
+            else None
+        )
         conversation = self._in(gemma, kept, left.settings, teller)
-        if left.name is None:
+        if not left.begun:
             conversation.turns = left.turns
         return conversation
 
@@ -110,5 +124,6 @@ class Left:
         self.settings = conversation.settings
         self.is_kept = conversation.record is not None
         conversation.close()
-        name = conversation.record.name if conversation.record is not None else None
-        self.name = name if name is not None and has_chat(name) else None
+        self.notes = conversation.take_notes()
+        self.name = conversation.record.name if conversation.record is not None else None
+        self.begun = self.name is not None and has_chat(self.name)

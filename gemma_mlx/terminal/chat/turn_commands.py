@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
@@ -116,7 +115,7 @@ async def export(surface: Surface, name: str, rest: str) -> None:
 async def model(surface: Surface, name: str, rest: str) -> None:
     if rest:
         _when_idle(surface, name)
-        await surface.change_model(str(Path(rest).expanduser()))
+        await surface.change_model(str(typed_path(rest)))
     else:
         gemma = (await surface.conversation()).gemma
         surface.say(f"{gemma.name}{' (a miniature)' if gemma.miniature else ''} in {gemma.folder}")

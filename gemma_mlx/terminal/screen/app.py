@@ -88,7 +88,7 @@ class Screen:
         self._session = input_line(
             live=self._live,
             chips=lambda: self.waiting.lines(self.columns),
-            status=lambda: self._talk.status.line(self.columns),
+            status=lambda: self._talk.status_line(self.columns),
             keys=key_bindings(self),
             completer=CommandCompleter(),
             history=past,
@@ -175,7 +175,7 @@ class Screen:
         if len(text) > LONG_PASTE_CHARACTERS:
             self.waiting.chips.append(PastedText(text))
         elif (dropped := dropped_paths(text)) is not None:
-            self._work.start(attach_dropped(self, text, dropped))
+            self._sending.follow(self._work.start(attach_dropped(self, text, dropped)))
         else:
             self.put(text)
         self.redraw()

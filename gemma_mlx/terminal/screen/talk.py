@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal.answering import cut_note
 from gemma_mlx.terminal.chat.opening import Left, Opening
 from gemma_mlx.terminal.chat.surface import Surface
@@ -101,7 +100,13 @@ class Talk:
 
     async def change_chat(self, name: str | None) -> None:
         before = await self.conversation()
-        found = await self.thread.do(lambda: self._opening.another(before, name, self._teller))
+        self._conversation = asyncio.get_running_loop().create_future()  # what is typed meanwhile is for the next chat
+        try:
+            found = await self.thread.do(lambda: self._opening.another(before, name, self._teller))
+        except BaseException:
+            self._found(before)
+            raise
+        self.last_reply = self.status.reply = None
         self._show_last_turn(found)
         self._found(found)
 
@@ -118,6 +123,7 @@ class Talk:
         except Exception:
             self._found(await self.thread.do(lambda: self._opening.with_model(left.model, left, self._teller)))
             raise
+        self.last_reply = self.status.reply = None
         self._found(found)
         self._surface.note(f"{found.gemma.name} answers from now on")
 
@@ -133,11 +139,10 @@ class Talk:
         """Shows the message and its answer; False where it waits to be sent again."""
         conversation, surface = await self.conversation(), self._surface
         surface.show(message_lines(message.typed, [chip.label for chip in message.chips]))
-        await self._warn_of_late_sound(conversation, message)
         conversation.waiting = [*message.media]
         try:
-            answered = await self._shown(conversation, lambda progress: conversation.ask(message.text, progress))
-        except GemmaError:
+            answered = await self._shown(conversation, partial(self._ask, conversation, message))
+        except Exception:
             surface.put_back(message)
             raise
         finally:
@@ -147,15 +152,19 @@ class Talk:
             surface.put_back(message)
         return answered
 
-    async def _warn_of_late_sound(self, conversation: Conversation, message: Message) -> None:
+    def _ask(self, conversation: Conversation, message: Message, progress: Callable[[int, int], None]) -> Answer:
+        """On the model's thread."""
+        if any(item.kind == "audio" for item in message.media):
+            self._warn_of_late_sound(conversation, message)
+        return conversation.ask(message.text, progress)
+
+    def _warn_of_late_sound(self, conversation: Conversation, message: Message) -> None:
         """What was typed or answered since a sound was attached may have pushed it out of hearing."""
-        if not any(item.kind == "audio" for item in message.media):
-            return
         from gemma_mlx.tasks.dictation import LAST_HEARD_TOKENS, heard_until
 
-        end = await self._surface.apart(lambda: heard_until(conversation, message.media, message.text))
+        end = heard_until(conversation, message.media, message.text)
         if end > LAST_HEARD_TOKENS:
-            self._surface.say(
+            self._teller.say(
                 f"the sound ends at token {end:,}; the model may not hear what stands past {LAST_HEARD_TOKENS}: "
                 "/reset begins anew, /mic dictate writes speech down"
             )
@@ -195,11 +204,17 @@ class Talk:
         self.status.activity = ""
         self._refresh(conversation)
 
+    def status_line(self, columns: int) -> str:
+        """The line at the bottom, also right after a turn was taken back."""
+        if self._conversation.done() and not self._conversation.cancelled():
+            self.status.used_tokens = self._conversation.result().used_tokens
+        return self.status.line(columns)
+
     def _refresh(self, conversation: Conversation) -> None:
         """Brings the status line up to date."""
         gemma, status = conversation.gemma, self.status
         memory = gemma.memory()
         status.model, status.miniature = gemma.name, gemma.miniature
-        status.used_tokens, status.context_tokens = conversation.used_tokens, conversation.context_tokens
+        status.context_tokens = conversation.context_tokens
         status.memory_bytes, status.limit_bytes = memory.used_bytes, memory.limit_bytes
         self._surface.redraw()

@@ -38,7 +38,7 @@ def test_help_fits_the_smallest_usual_window_and_names_every_command() -> None:
     "line",
     ["/nonsense", "/image", "/image no/such.png", "/drop x", "/drop 9", "/detail 71", "/think maybe", "/shot door",
      "/undo", "/retry", "/edit", "/copy", "/save", "/save x", "/export", "/export x.doc",
-     "/mic 99999"],
+     "/mic 99999", "/undo 2", "/quit now", "/drop ²", "/model ~no-such-user/x"],
 )  # fmt: skip
 def test_a_wrong_command_is_one_error_and_the_chat_goes_on(line: str) -> None:
     async def scenario(chat: Chat) -> None:
@@ -87,6 +87,31 @@ def test_a_message_is_not_sent_without_the_picture_that_could_not_be_read(media:
         await chat.see("One.")
 
     assert play(scenario, spoken("One.")).asked == ["What is this?"]
+
+
+def test_a_message_waits_for_the_files_that_were_dropped_before_it(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, prepared = Event(), Conversation.prepared
+
+    def slowly(*given: Any) -> Any:
+        read.wait(20)
+        return prepared(*given)
+
+    monkeypatch.setattr(Conversation, "prepared", slowly)
+
+    async def scenario(chat: Chat) -> None:
+        chat.paste(f"'{media / 'picture.png'}'")
+        await chat.see("[y/N]")
+        chat.type("y")
+        await chat.see("[reading picture.png")
+        chat.type("What is this?\r")
+        await chat.see("[waits] What is this?")
+        read.set()
+        await chat.see("One.")
+
+    chat = play(scenario, spoken("One."))
+    assert media_kinds(chat, 0) == ["image"]
 
 
 def test_undo_edit_and_retry(media: Path) -> None:

@@ -177,6 +177,7 @@ def test_an_unexpected_exception_is_one_line_and_the_chat_goes_on() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
         await chat.see("error: RuntimeError: broke\x1b".replace("\x1b", "␛"))
+        await chat.see("> one\nscripted")
         chat.type("\x15two\r")
         await chat.see("Second.")
 
