@@ -61,7 +61,7 @@ class Calibration:
         return sum(len(sample.prompt) + len(sample.answer_ids) for sample in self.samples)
 
     def __str__(self) -> str:
-        return f"{len(self.samples)} prompt{'s' if len(self.samples) > 1 else ''} with {self.tokens:,} tokens"
+        return f"{len(self.samples):,} prompt{'s' if len(self.samples) > 1 else ''} with {self.tokens:,} tokens"
 
 
 Progress = Callable[[int, int], None]
@@ -81,9 +81,9 @@ def calibration_of(folder: Path, exchanges: Sequence[Exchange]) -> Calibration:
     found = Calibration(tuple(samples))
     least_tokens = widest_block(read_config(folder).text)
     if found.tokens < least_tokens:
-        raise UsageError(f"{found} are too few to round on: give it {least_tokens:,} tokens, better six times as many")
+        raise UsageError(f"too few to round on, {found}: give it {least_tokens:,} tokens, better six times as many")
     if found.tokens > MOST_TOKENS:
-        raise UsageError(f"{found} are too many: at most {MOST_TOKENS:,} tokens are held; leave some prompts out")
+        raise UsageError(f"too many to round on, {found}: at most {MOST_TOKENS:,} tokens are held; leave some out")
     return found
 
 

@@ -108,9 +108,8 @@ def convert_source(
     the layers are rounded with error feedback (feedback.py).
 
     Raises UsageError for a `destination` that exists or is being made of something else and for a `calibration` that
-    has no effect, CheckpointError for a source
-    that lacks its tokenizer or chat template (a drafter needs none), does not fit the recipe, or is damaged, and for a
-    disk that is too small.
+    has no effect, CheckpointError for a source that lacks its tokenizer or chat template (a drafter needs none), does
+    not fit the recipe, or is damaged, and for a disk that is too small.
     """
     started = time.perf_counter()
     refuse_existing(destination)
@@ -171,7 +170,7 @@ def _identity(
     for shard in shards:
         layout.update(shard.header)
     return {
-        "version of gemma-mlx": f"{code} with MLX {metadata.version('mlx')}",
+        "version of gemma-mlx": f"{code} with MLX {metadata.version('mlx')} and NumPy {metadata.version('numpy')}",
         "recipe": recipe.name,
         "packing": json.dumps(asdict(recipe), sort_keys=True),
         "calibration": "" if calibration is None else calibration.digest,

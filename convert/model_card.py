@@ -5,12 +5,13 @@ The same conversion writes the same text: no date, no duration, no path of this 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from convert.calibrated import Calibration
 from convert.packed_source import Repacking
-from convert.recipes import Recipe
+from convert.recipes import Packing, Recipe
 from convert.source import Source
 from convert.tally import Tally
 
@@ -65,16 +66,28 @@ def _origin(name: str, revision: str | None, recipe: Recipe) -> str:
 
 
 def _facts(recipe: Recipe, weights_bytes: int, bits_per_weight: float, calibration: Calibration | None) -> str:
-    packing = recipe.packing
-    form = "bfloat16" if packing is None else f"{packing.bits} bits in groups of {packing.group_size}"
     rows = [
-        ("recipe", f"{recipe.name}: {form}"),
+        ("recipe", f"{recipe.name}: {_forms(recipe)}"),
         ("weights", f"{weights_bytes / 1e9:.2f} GB" if weights_bytes >= 1e9 else f"{weights_bytes / 1e6:.1f} MB"),
         ("bits per weight", f"{bits_per_weight:.2f}"),
     ]
     if calibration is not None:
         rows.append(("rounding of the layers", f"with error feedback, on {calibration} (digest {calibration.digest})"))
     return _table(("", ""), rows)
+
+
+def _forms(recipe: Recipe) -> str:
+    """How modules are packed: most of them, and how many otherwise."""
+    if recipe.packing is None:
+        return "bfloat16"
+    counts = Counter(map(_form, recipe.overrides.values()))
+    others = [f"{count} module{'s' if count > 1 else ''}: {form}" for form, count in sorted(counts.items())]
+    return "; ".join([_form(recipe.packing), *others])
+
+
+def _form(packing: Packing) -> str:
+    scales = ", scales in float32" if packing.scale_dtype == "F32" else ""
+    return f"{packing.bits} bits in groups of {packing.group_size}{scales}"
 
 
 def _changes(changes: Mapping[str, Tally], repacking: Repacking | None) -> str:

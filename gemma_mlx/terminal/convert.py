@@ -43,6 +43,9 @@ _REVISION_HELP = "Branch, tag or commit on Hugging Face."
 _LOW_DISK_HELP = "Convert as the bytes arrive from Hugging Face, without a copy of the source on this disk."
 _RESTART_HELP = "Throw away what an unfinished conversion of something else left for DESTINATION."
 
+SPEED_OVER_S = 1800.0
+"""What the time left is reckoned from: with error feedback minutes may pass without a byte, and then come many."""
+
 
 def convert(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)],
@@ -230,6 +233,6 @@ def _progress_bar(output: Output, doing: str) -> Iterator[Callable[[int, int], N
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=SPEED_OVER_S) as bar:
         task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

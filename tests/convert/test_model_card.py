@@ -11,7 +11,7 @@ import pytest
 from convert.conversion import convert_checkpoint, convert_source
 from convert.model_card import CARD_FILE, model_card
 from convert.packed_source import Repacking
-from convert.recipes import Recipe, recipe_named
+from convert.recipes import Packing, Recipe, recipe_named
 from convert.source import Source, read_source
 from convert.tally import Tally
 from tests.convert.small_source import write_source
@@ -66,6 +66,13 @@ def test_figures_are_those_of_the_conversion(source: Source) -> None:
     ):
         assert row in text.splitlines()
     assert "What packing changed" not in card(source, recipe_named("bf16"), changes={})
+
+
+def test_every_packing_of_a_mixed_recipe_is_told(source: Source) -> None:
+    others = {"a": Packing(4, 64), "b": Packing(8, 64), "c": Packing(4, 64)}
+    told = "6 bits in groups of 64; 2 modules: 4 bits in groups of 64; 1 module: 8 bits in groups of 64"
+    assert f"| recipe | mixed: {told} |" in card(source, Recipe("mixed", Packing(6, 64), others)).splitlines()
+    assert "| recipe | qat-f32: 4 bits in groups of 32, scales in float32 |" in card(source, recipe_named("qat-f32"))
 
 
 def test_a_packed_source_is_told(source: Source) -> None:

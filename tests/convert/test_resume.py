@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -191,6 +192,16 @@ def test_another_version_of_the_conversion_is_noticed(
 ) -> None:
     stop_at(0.5, source, tmp_path / "out")
     monkeypatch.setattr("convert.conversion.source_hash", lambda folder: "other")
+    _differs(source, tmp_path, "version of gemma-mlx")
+
+
+@pytest.mark.parametrize("library", ["mlx", "numpy"])
+def test_another_version_of_what_computes_is_noticed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    stop_at(0.5, source, tmp_path / "out")
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "other" if name == library else real(name))
     _differs(source, tmp_path, "version of gemma-mlx")
 
 

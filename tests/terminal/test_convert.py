@@ -6,9 +6,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import pytest
+import rich.progress
 
 from convert.conversion import ConversionReport
 from convert.packing import PackedRows, pack_rows
@@ -16,7 +18,8 @@ from convert.recipes import Packing
 from convert.tally import Tally
 from gemma_mlx.checkpoint import read_headers
 from gemma_mlx.home import find_drafter, find_model, miniature_folder, remember_model
-from gemma_mlx.terminal.convert import lattice_lines
+from gemma_mlx.terminal.convert import _progress_bar, lattice_lines
+from gemma_mlx.terminal.output import Output
 from tests.terminal.conftest import Run
 
 
@@ -143,3 +146,24 @@ def test_a_deviation_is_told_only_where_nothing_was_rounded_off_the_lattice() ->
     line, rounded = lattice_lines(replace(report, changes={"q_proj": off}, off_lattice="a (1 of 4 blocks)"))
     assert line.endswith("75.00% of the numbers are the same in bfloat16")
     assert rounded == "rounded: a (1 of 4 blocks)"
+
+
+def test_time_left_is_known_where_minutes_pass_without_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, bars = 0.0, []
+
+    class Watched(rich.progress.Progress):
+        def __init__(self, *columns: rich.progress.ProgressColumn, **options: Any) -> None:
+            super().__init__(*columns, get_time=lambda: now_s, **options)
+            bars.append(self)
+
+    monkeypatch.setattr(rich.progress, "Progress", Watched)
+    monkeypatch.setattr(Output, "shows_status", True)
+    with _progress_bar(Output(), "converting") as progress:
+        assert progress is not None
+        for minute in range(1, 5):  # a matrix of 500 bytes at once, and one of 100 a second later
+            now_s = 60.0 * minute
+            progress(600 * minute - 100, 6000)
+            now_s += 1
+            progress(600 * minute, 6000)
+        [task] = bars[0].tasks
+    assert task.time_remaining == pytest.approx(360, rel=0.2)
