@@ -9,6 +9,8 @@ miniature · context 32 of 8,192          the status line
 
 from __future__ import annotations
 
+import errno
+
 from prompt_toolkit.application import Application
 from prompt_toolkit.output import Output
 
@@ -40,12 +42,16 @@ class Printer:
             self._held += text
             return
         text, self._held = self._held + text, ""
-        output.write_raw(SYNCHRONIZED[0])
-        application.renderer.erase(leave_alternate_screen=False)
-        output.write_raw(text.replace("\n", "\r\n"))
-        application.renderer.render(application, application.layout)
-        output.write_raw(SYNCHRONIZED[1])
-        output.flush()
+        try:
+            output.write_raw(SYNCHRONIZED[0])
+            application.renderer.erase(leave_alternate_screen=False)
+            output.write_raw(text.replace("\n", "\r\n"))
+            application.renderer.render(application, application.layout)
+            output.write_raw(SYNCHRONIZED[1])
+            output.flush()
+        except OSError as error:
+            if error.errno != errno.EIO:  # the terminal is gone: the application ends, and the answer is to be kept
+                raise
 
     def flush(self) -> None:
         """Writes what came before the application ran or after it ended."""
