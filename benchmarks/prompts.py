@@ -2,7 +2,8 @@
 
 The file holds one prompt a line, or JSON Lines. An object there has `text`, `image` and `audio`, or in their place a
 whole conversation as `messages` (`gemma_mlx.inputs.prompt`), and perhaps `kind` and `answer`, which `bench quality`
-judges; `bench drafting` has the model answer itself. Paths are relative to the file.
+judges and `convert --calibration` reads on; `bench drafting` has the model answer itself. Paths are relative to the
+file.
 """
 
 from __future__ import annotations
@@ -84,9 +85,14 @@ def miniature_prompts() -> list[Prompt]:
 def read_prompts(file: Path) -> list[Prompt]:
     """The prompts in `file`. UsageError with the line for one that cannot be used."""
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read prompts from {str(file)!r} ({error}); name a text file in UTF-8") from None
+    if _is_list_of_objects(text):
+        raise UsageError(
+            f"{str(file)!r} is one JSON list, not JSON Lines; write each object of it on a line of its own"
+        )
+    lines = text.split("\n")  # a JSON text may hold U+2028, at which str.splitlines would cut it
     used = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not used:
         raise UsageError(f"there is no prompt in {str(file)!r}; write one a line")
@@ -97,6 +103,16 @@ def read_prompts(file: Path) -> list[Prompt]:
         else Prompt(PLAIN_KIND, line, where=f"line {number} of {str(file)!r}")
         for number, line in used
     ]
+
+
+def _is_list_of_objects(text: str) -> bool:
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and any(isinstance(item, dict) for item in found)
 
 
 def _parsed(line: str, file: Path, where: str) -> Prompt:

@@ -159,7 +159,7 @@ def _folder_lines(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _json_lines(file: Path) -> Iterator[tuple[Path, str]]:
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+    for number, line in enumerate(_text(file).split("\n"), start=1):
         if line.strip():
             try:
                 fields = json.loads(line)

@@ -72,6 +72,20 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, told: st
     assert told in str(error.value)
 
 
+def test_only_the_end_of_a_line_ends_a_prompt(tmp_path: Path) -> None:
+    texts = ["one\u2028two", "three\x85four"]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    file = tmp_path / "prompts"
+    file.write_bytes("\r\n".join(lines).encode())
+    assert [prompt.text for prompt in read_prompts(file)] == texts
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_one_json_list_is_not_taken_for_plain_text(tmp_path: Path, indent: int | None) -> None:
+    with pytest.raises(UsageError, match="is one JSON list, not JSON Lines"):
+        read_prompts(written(tmp_path, json.dumps([{"text": "a"}, {"text": "b"}], indent=indent)))
+
+
 def test_a_file_without_prompts_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no prompt"):
         read_prompts(written(tmp_path, "\n\n"))

@@ -89,10 +89,10 @@ def of(sets: list[EvalSet], named: str) -> list[dict[str, str]]:
 
 def test_hypotheses_are_found_by_name_and_by_set(folder: Path, tmp_path: Path) -> None:
     sets = read_sets([folder])
-    lines = [{"file": "a.mp3", "text": "any"}, {"file": "x/speech/a.wav", "text": "heard", "more": 1}]
+    lines = [{"file": "a.mp3", "text": "any\u2028thing"}, {"file": "x/speech/a.wav", "text": "heard", "more": 1}]
     file = tmp_path / "other.jsonl"
-    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    assert of(sets, f"other={file}") == [{"a.png": "any"}, {"a.wav": "heard"}]
+    file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    assert of(sets, f"other={file}") == [{"a.png": "any\u2028thing"}, {"a.wav": "heard"}]
     (tmp_path / "texts" / "speech").mkdir(parents=True)
     (tmp_path / "texts" / "speech" / "a.txt").write_text("One two\n", encoding="utf-8")
     assert of(sets, f"other={tmp_path / 'texts'}") == [{}, {"a.wav": "One two"}]
