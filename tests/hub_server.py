@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = "google/gemma-4-12B-it"
 FIRST_COMMIT, SECOND_COMMIT = "1" * 40, "2" * 40
@@ -126,11 +129,39 @@ class _Answer(BaseHTTPRequestHandler):
         self.hub.sent_bytes += len(body) * large
 
 
+class _Server(ThreadingHTTPServer):
+    """Leaves nothing behind: a connection that its client keeps open would go on into the next test."""
+
+    daemon_threads = False  # server_close waits for them
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(("127.0.0.1", 0), type("Answer", (_Answer,), {"hub": hub}))
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._connections.discard(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tells what went wrong here; a client that hung up is nothing wrong."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    def server_close(self) -> None:
+        for connection in tuple(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """`hub`, listening at its `endpoint`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answer", (_Answer,), {"hub": hub}))
-    server.daemon_threads = True
+    server = _Server(hub)
     hub.endpoint = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
