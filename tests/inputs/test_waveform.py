@@ -135,6 +135,16 @@ def test_long_sound_is_not_cut() -> None:
         (saved(np.array([0, np.nan, 0], dtype=np.float32), 16_000, subtype="FLOAT"), "not a number at 0.000 s"),
         (saved(np.array([np.inf], dtype=np.float32), 16_000, subtype="FLOAT"), "not a number"),
     ],
+    ids=[
+        "empty",
+        "text",
+        "M4A",
+        "no samples",
+        "no channels",
+        "1 Hz",
+        "NaN",
+        "infinity",
+    ],  # a WAV of floats holds a time
 )
 def test_what_is_no_sound_is_refused_by_name(content: bytes, claim: str, tmp_path: Path) -> None:
     path = tmp_path / "memo.wav"
