@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import mlx.core as mx
 
@@ -18,3 +20,13 @@ def settled_bytes() -> int:
     mx.clear_cache()
     mx.reset_peak_memory()
     return mx.get_active_memory()
+
+
+@contextmanager
+def exact_buffers() -> Iterator[None]:
+    """Inside, an array takes its own size: MLX otherwise uses freed buffers again, of up to twice what is asked for."""
+    limit_bytes = mx.set_cache_limit(0)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(limit_bytes)

@@ -29,7 +29,7 @@ from gemma_mlx.memory import PACES, RELEASED_DRAFTER_BYTES, Planner, stored_numb
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.weights import load_model
-from tests.allocations import settled_bytes
+from tests.allocations import exact_buffers, settled_bytes
 from tests.convert import small_source
 from tests.convert.lattice_source import trained_tensors
 
@@ -192,7 +192,8 @@ def test_a_recipe_is_planned_as_it_is_converted_and_loaded(tmp_path: Path, recip
     stored = stored_numbers(tmp_path / recipe)
     assert {name: count for name, count in planned.items() if count} == dict(stored)
     before_bytes = settled_bytes()
-    gemma = load(tmp_path / recipe, dtype=mx.bfloat16)
+    with exact_buffers():
+        gemma = load(tmp_path / recipe, dtype=mx.bfloat16)
     loaded_bytes = mx.get_active_memory() - before_bytes
     assert gemma.plan.weights_bytes == pytest.approx(loaded_bytes, rel=0.002)
 
@@ -295,9 +296,10 @@ def test_caches_grow_one_layer_at_a_time(tiny_model: Gemma4, tiny_config: Config
     text = tiny_config.text
     layer_bytes = [1024 * steps * text.row_dims * tiny_model.dtype.size for steps in (1, 2)]
     before_bytes = settled_bytes()
-    for cache in session.caches:
-        if hasattr(cache, "reserve"):
-            cache.reserve(2048)
+    with exact_buffers():
+        for cache in session.caches:
+            if hasattr(cache, "reserve"):
+                cache.reserve(2048)
     grown_bytes = text.full_layers * (layer_bytes[1] - layer_bytes[0])
     assert mx.get_active_memory() - before_bytes == grown_bytes
     assert text.full_layers > 1

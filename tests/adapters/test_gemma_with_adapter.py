@@ -17,7 +17,7 @@ from gemma_mlx.decoding.depth import FixedDepth
 from gemma_mlx.errors import GemmaError, GemmaWarning, UsageError
 from gemma_mlx.home import miniature_folder
 from tests.adapters.miniature import write_adapter
-from tests.allocations import settled_bytes
+from tests.allocations import exact_buffers, settled_bytes
 
 QUESTION = [{"role": "user", "content": "Hello"}]
 
@@ -68,7 +68,8 @@ def test_a_session_is_of_one_adapter(tmp_path: Path, folder: Path, miniature: Ge
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
 def test_the_plan_covers_the_adapter(folder: Path, dtype: mx.Dtype) -> None:
     before_bytes = settled_bytes()
-    gemma = load(miniature_folder(), context_tokens=600, draft="off", dtype=dtype, adapter=folder)
+    with exact_buffers():
+        gemma = load(miniature_folder(), context_tokens=600, draft="off", dtype=dtype, adapter=folder)
     plan = gemma.plan
     gc.collect()
     mx.clear_cache()
