@@ -19,8 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine_name, mlx_version
-from gemma_mlx import __version__
+from benchmarks.machine import where_measured
 from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.memory import readable
 from gemma_mlx.replace_file import replacing
@@ -103,9 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    facts = {"machine": machine_name(), "mlx_version": mlx_version(), "gemma_mlx_version": __version__}
     peers = {"mlx_vlm_version": metadata.version("mlx-vlm")} if asked.peer else {}
-    report = {"benchmark": "conversion", "model": asked.source.name, **facts, **peers, "runs": runs}
+    report = {"benchmark": "conversion", "model": asked.source.name, **where_measured(), **peers, "runs": runs}
     if asked.output:
         with replacing(asked.output) as file:
             file.write((json.dumps(report, indent=2) + "\n").encode())

@@ -7,7 +7,6 @@ now the one first and now the other. Counts are over all runs; a ratio of speeds
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.draft_tally import Run, Tally, Timed, Watched
-from benchmarks.machine import fingerprint, machine_name, mlx_version, on_cpu
+from benchmarks.machine import fingerprint, where_measured
 from benchmarks.point import DTYPES
 from benchmarks.prompts import Prompt, digest
 from benchmarks.report import Form
-from gemma_mlx import __version__
 from gemma_mlx.decoding.costs import MAX_DEPTH, measure_costs
 from gemma_mlx.decoding.depth import DepthController, FixedDepth
 from gemma_mlx.decoding.speculate import DepthRule, DraftMode
@@ -89,11 +87,7 @@ def comparison_facts(comparison: Comparison, gemma: Gemma) -> dict[str, Any]:
         "drafter_bytes": weights_bytes(stored_numbers(drafter), dtype.size) if drafter else 0,
         "adapter": comparison.adapter.resolve().name if comparison.adapter else None,
         "adapter_digest": gemma.adapter_digest,
-        "machine": machine_name(),
-        "device": "cpu" if on_cpu() else "gpu",
-        "python_version": platform.python_version(),
-        "mlx_version": mlx_version(),
-        "gemma_mlx_version": __version__,
+        **where_measured(),
         "dtype": next(name for name, found in DTYPES.items() if found == dtype),
         "kv_bits": gemma.plan.kv_bits,
         "draft": comparison.draft,

@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks.divergence import Divergence
-from benchmarks.machine import machine_name, mlx_version, on_cpu
+from benchmarks.machine import where_measured
 from benchmarks.prompts import Prompt, digest, read_prompts
 from benchmarks.report import Form, Report, continued, finished, put, write_report
 from benchmarks.rounding import FIGURES, SETS, difference
@@ -33,7 +33,6 @@ from convert.recipes import RECIPES
 from convert.sensitivity import Sample
 from convert.source import read_source
 from convert.tally import Tally
-from gemma_mlx import __version__
 from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.home import miniature_folder
 
@@ -188,10 +187,7 @@ def run(asked: Path, file: Path) -> None:
         "benchmark": FORM.name,
         "model": miniature_folder().name,
         "miniature": True,
-        "machine": machine_name(),
-        "device": "cpu" if on_cpu() else "gpu",
-        "mlx_version": mlx_version(),
-        "gemma_mlx_version": __version__,
+        **where_measured(),
         "dtype": "float32",
         "kv_bits": None,
         "prompts": digest(prompts),

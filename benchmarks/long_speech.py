@@ -30,9 +30,8 @@ import numpy as np
 import soundfile
 
 from benchmarks.error_rates import error_rates
-from benchmarks.machine import machine_name, mlx_version
+from benchmarks.machine import where_measured
 from benchmarks.spoken import Utterance, recording
-from gemma_mlx import __version__
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.home import HOME_VARIABLE, find_model, miniature_folder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
@@ -155,9 +154,7 @@ def measure(
     times = [time_s for segment in segments for time_s in (segment["start_s"], segment["end_s"])]
     return {
         "benchmark": "long-speech",
-        "machine": machine_name(),
-        "mlx_version": mlx_version(),
-        "gemma_mlx_version": __version__,
+        **where_measured(),
         "model": document["model"],
         "minutes": minutes,
         "seed": seed,

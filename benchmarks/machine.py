@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from gemma_mlx import __version__
 from gemma_mlx.checkpoint import read_headers
 
 
@@ -28,6 +29,17 @@ def machine_name() -> str:
     system = f"macOS {platform.mac_ver()[0]}" if sys.platform == "darwin" else platform.system()
     memory = f"{int(info['memory_size']) / (1 << 30):.0f} GB, " if "memory_size" in info else ""
     return f"{info.get('device_name', platform.machine())}, {memory}{system}"
+
+
+def where_measured() -> dict[str, str]:
+    """What every report tells of where its figures come from."""
+    return {
+        "machine": machine_name(),
+        "device": "cpu" if on_cpu() else "gpu",
+        "python_version": platform.python_version(),
+        "mlx_version": mlx_version(),
+        "gemma_mlx_version": __version__,
+    }
 
 
 def fingerprint(folder: Path) -> str:

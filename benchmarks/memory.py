@@ -6,18 +6,16 @@ chunk is run. Layouts: "shared" is ours, "plain" the two tensors that others sto
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import fingerprint, machine_name, mlx_version, on_cpu
+from benchmarks.machine import fingerprint, on_cpu, where_measured
 from benchmarks.peer_point import PEERS, PREFILL_TOKENS
 from benchmarks.point import DTYPES, PointSettings
 from benchmarks.report import Form
-from gemma_mlx import __version__
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.machine import Machine, mac, this_machine
@@ -167,11 +165,7 @@ def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, An
         "fingerprint": fingerprint(series.folder),
         "planned_for": machine.name,
         "limit_bytes": machine.limit_bytes,
-        "machine": machine_name(),
-        "device": "cpu" if on_cpu() else "gpu",
-        "python_version": platform.python_version(),
-        "mlx_version": mlx_version(),
-        "gemma_mlx_version": __version__,
+        **where_measured(),
         "dtype": points[0].settings.dtype,
         "kv_bits": series.kv_bits,
         "decode_tokens": series.decode_tokens,

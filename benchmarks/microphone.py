@@ -20,7 +20,7 @@ import sys
 from typing import Any
 
 from benchmarks.child import child_environment
-from benchmarks.machine import machine_name
+from benchmarks.machine import where_measured
 from benchmarks.virtual_microphone import VirtualMicrophone, counting
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
@@ -64,10 +64,13 @@ def main() -> None:
     arguments = parser.parse_args()
     points = []
     for busy in (False, True):
-        point = measure(arguments.seconds, busy)
+        try:
+            point = measure(arguments.seconds, busy)
+        except GemmaError as error:
+            sys.exit(str(error))
         points.append(point)
         sys.stderr.write(_line(point))
-    report = {"benchmark": "microphone", "machine": machine_name(), "seconds": arguments.seconds}
+    report = {"benchmark": "microphone", **where_measured(), "seconds": arguments.seconds}
     sys.stdout.write(json.dumps({**report, "points": points}) + "\n")
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import machine_name
+from benchmarks.machine import where_measured
 from benchmarks.spoken import Utterance, recording
 from gemma_mlx.inputs.pauses import HOP_SAMPLES, HOPS_PER_S, SpeechFinder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
@@ -136,7 +136,7 @@ def main() -> None:
                 f"edges {'-' if edge_s is None else f'{edge_s:.2f}'} s  "
                 f"pauses missed {point['pauses_missed']} of {point['pauses']}\n"
             )
-    report = {"benchmark": "pauses", "machine": machine_name(), "seed": arguments.seed, "minutes": arguments.minutes}
+    report = {"benchmark": "pauses", **where_measured(), "seed": arguments.seed, "minutes": arguments.minutes}
     sys.stdout.write(json.dumps({**report, "points": points}) + "\n")
 
 

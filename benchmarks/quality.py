@@ -7,18 +7,16 @@ reference's own greedy ones. Sets: what a model finds in files, beside what is r
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import machine_name, mlx_version, on_cpu
+from benchmarks.machine import where_measured
 from benchmarks.prompts import Prompt, digest
 from benchmarks.quality_sets import EvalSet, Hypotheses
 from benchmarks.report import Form, Report
-from gemma_mlx import __version__
 from gemma_mlx.checkpoint import fingerprint, tensor_files
 from gemma_mlx.config import read_config
 from gemma_mlx.errors import UsageError
@@ -118,11 +116,7 @@ def comparison_facts(comparison: Comparison, dtype: str) -> dict[str, Any]:
         "model": comparison.reference,
         "miniature": read_config(folder).is_miniature,
         "reference_fingerprint": fingerprint(folder)[:16],
-        "machine": machine_name(),
-        "device": "cpu" if on_cpu() else "gpu",
-        "python_version": platform.python_version(),
-        "mlx_version": mlx_version(),
-        "gemma_mlx_version": __version__,
+        **where_measured(),
         "dtype": dtype,
         "kv_bits": None,
         "max_tokens": comparison.max_tokens,

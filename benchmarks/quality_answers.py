@@ -13,6 +13,7 @@ from benchmarks.quality_sets import EvalSet
 from gemma_mlx.answer import Reply
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
+from gemma_mlx.replace_file import replacing
 from gemma_mlx.tasks.captioning import caption
 from gemma_mlx.tasks.transcription import transcribe
 
@@ -45,9 +46,8 @@ class Answers:
         """Answers what is not answered yet; yields each file's name as it is begun, then perhaps why it failed."""
         done = self.found()
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.file.with_name(f"{self.file.name}.new")
-        beside.write_text("".join(json.dumps(line) + "\n" for line in done.values()), encoding="utf-8")
-        beside.replace(self.file)
+        with replacing(self.file) as whole_lines:
+            whole_lines.writelines(json.dumps(line).encode() + b"\n" for line in done.values())
         with self.file.open("a", encoding="utf-8") as lines:
             for path in self.eval_set.expected:
                 if path.name in done:

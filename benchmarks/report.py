@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gemma_mlx.errors import UsageError
+from gemma_mlx.replace_file import replacing
 
 Report = dict[str, Any]
 
@@ -95,6 +96,5 @@ def put(form: Form, report: Report, point: Report) -> None:
 def write_report(report: Report, file: Path) -> None:
     """`file` holds `report` afterwards, or what it held before."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.new")
-    beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    beside.replace(file)
+    with replacing(file) as stream:
+        stream.write((json.dumps(report, indent=1) + "\n").encode())

@@ -35,7 +35,7 @@ from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output.vt100 import Vt100_Output
 
-from benchmarks.machine import machine_name
+from benchmarks.machine import where_measured
 from benchmarks.scripted import LONGEST_WAIT_S, ScriptedGemma, spoken
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.home import HOME_VARIABLE, MODEL_VARIABLE, miniature_folder
@@ -221,7 +221,7 @@ def main() -> None:
             f"{point['key_seen_95_s'] * 1e3:5.1f} ms  {point['drawings_per_s']:4.1f} drawings/s  "
             f"{point['characters_per_s'] / 1e3:4.1f} KB/s\n"
         )
-    report: dict[str, Any] = {"benchmark": "screen", "machine": machine_name(), "tokens_per_s": arguments.tokens_per_s}
+    report: dict[str, Any] = {"benchmark": "screen", **where_measured(), "tokens_per_s": arguments.tokens_per_s}
     report["prompt_after_s"] = prompts_s
     sys.stdout.write(json.dumps({**report, "points": points}) + "\n")
 

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.machine import machine_name, mlx_version
+from benchmarks.machine import where_measured
 from benchmarks.quality_sets import EvalSet, Hypotheses
-from gemma_mlx import __version__
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ, open_sound
@@ -82,9 +81,7 @@ def report_of(gemma: Gemma, points: Sequence[Point], *, spoken: bool) -> Point:
     """All of it, with where it comes from."""
     return {
         "benchmark": "speech",
-        "machine": machine_name(),
-        "mlx_version": mlx_version(),
-        "gemma_mlx_version": __version__,
+        **where_measured(),
         "model": gemma.name,
         "miniature": gemma.miniature,
         "scored": "as spoken" if spoken else "as written",

@@ -32,10 +32,12 @@ _COUNTED = 1 << 24  # the whole numbers up to this are exact in float32
 class VirtualMicrophone:
     """Runs from `with` to its end. It is what a process with `environment` hears and plays to when it chooses nothing.
 
-    GemmaError where the server does not start.
+    GemmaError where a program is missing or the server does not start.
     """
 
     def __enter__(self) -> VirtualMicrophone:
+        if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
+            raise GemmaError(f"{missing[0]} is not installed; a virtual microphone needs {', '.join(PROGRAMS)}")
         self._folder = Path(tempfile.mkdtemp(prefix="sound-"))  # short, for the name of a socket may not be long
         socket = self._folder / "pulse" / "native"
         own = {"HOME": self._folder, "XDG_RUNTIME_DIR": self._folder, "PULSE_RUNTIME_PATH": socket.parent}

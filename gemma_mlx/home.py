@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gemma_mlx.errors import CheckpointError, GemmaError, UsageError
 from gemma_mlx.other_formats import refuse_other_format
+from gemma_mlx.replace_file import replacing
 
 MODEL_VARIABLE = "GEMMA_MLX_MODEL"
 HOME_VARIABLE = "GEMMA_MLX_HOME"
@@ -94,6 +95,5 @@ def find_adapter(named: str | os.PathLike[str]) -> Path:
 def remember_model(folder: Path) -> None:
     """From now on `folder` is what is used when no model is named."""
     home().mkdir(parents=True, exist_ok=True)
-    beside = home() / f"{_LAST_MODEL_FILE}.new"
-    beside.write_bytes(os.fsencode(folder.resolve()) + b"\n")
-    beside.replace(home() / _LAST_MODEL_FILE)
+    with replacing(home() / _LAST_MODEL_FILE) as file:
+        file.write(os.fsencode(folder.resolve()) + b"\n")

@@ -175,7 +175,7 @@ def _tell_how_it_is_used(destination: Path, is_drafter: bool, output: Output) ->
     try:
         remember_model(destination)
     except OSError as error:
-        output.say(f"cannot remember it as the default ({error.strerror}); name it with --model {destination}")
+        output.say(f"cannot remember it as the default ({error.strerror or error}); name it with --model {destination}")
     else:
         output.note(f"{destination} is now the model that is used when none is named; try: gemma-mlx chat")
 
