@@ -123,6 +123,19 @@ class Stopped(BaseException):
     """As Ctrl-C, but ours."""
 
 
+def convert_and_stop(source: Path, destination: Path, at: int) -> None:
+    """A conversion that ends when it tells of its progress for the `at`-th time."""
+    told: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append(done)
+        if len(told) == at:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        convert(source, destination, progress=stop)
+
+
 def test_stopped_anywhere_it_goes_on_and_packs_no_layer_twice(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,15 +148,7 @@ def test_stopped_anywhere_it_goes_on_and_packs_no_layer_twice(
 
     monkeypatch.setattr(calibrated, "_pack", counting)
     for at in (3, 9):  # in the first layer, which has seven matrices, and in the second one
-        calls: list[tuple[int, int]] = []
-
-        def stop(done: int, total: int, at: int = at, calls: list[tuple[int, int]] = calls) -> None:
-            calls.append((done, total))
-            if len(calls) == at:
-                raise Stopped
-
-        with pytest.raises(Stopped):
-            convert(source, tmp_path / "out", progress=stop)
+        convert_and_stop(source, tmp_path / "out", at)
     seen: list[tuple[int, int]] = []
     convert(source, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
     assert [prefix[-2] for prefix in packed] == ["0", "0", "1", "1"]
@@ -154,15 +159,7 @@ def test_stopped_anywhere_it_goes_on_and_packs_no_layer_twice(
 
 def test_a_layer_noted_in_part_is_packed_again(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "whole")
-    calls = []
-
-    def stop(done: int, total: int) -> None:
-        calls.append(done)
-        if len(calls) == 9:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        convert(source, tmp_path / "out", progress=stop)
+    convert_and_stop(source, tmp_path / "out", 9)
     journal = tmp_path / "out.partial" / JOURNAL_FILE
     os.truncate(journal, journal.stat().st_size - 5)
     assert 0 < len(Journal(journal).finished) < 7
@@ -171,15 +168,7 @@ def test_a_layer_noted_in_part_is_packed_again(source: Path, tmp_path: Path) -> 
 
 
 def test_lost_bytes_of_a_layer_are_noticed(source: Path, tmp_path: Path) -> None:
-    calls = []
-
-    def stop(done: int, total: int) -> None:
-        calls.append(done)
-        if len(calls) == 9:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        convert(source, tmp_path / "out", progress=stop)
+    convert_and_stop(source, tmp_path / "out", 9)
     for shard in (tmp_path / "out.partial").rglob("*.safetensors"):
         os.truncate(shard, 100)
     with pytest.raises(CheckpointError, match="has lost numbers that were written"):
@@ -187,11 +176,7 @@ def test_lost_bytes_of_a_layer_are_noticed(source: Path, tmp_path: Path) -> None
 
 
 def test_another_calibration_is_another_conversion(source: Path, tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        raise Stopped
-
-    with pytest.raises(Stopped):
-        convert(source, tmp_path / "out", progress=stop)
+    convert_and_stop(source, tmp_path / "out", 1)
     for other in (None, replace(CALIBRATION, samples=CALIBRATION.samples[:1]), replace(CALIBRATION, block_columns=128)):
         with pytest.raises(UsageError, match="an unfinished conversion of another calibration"):
             convert(source, tmp_path / "out", other)
