@@ -58,6 +58,6 @@ def keep_freed_memory() -> None:
     """Has the C library keep the memory of freed arrays for the next ones.
 
     glibc gives a block back to the system unless one as large was freed before, and to be given it again, page by page,
-    takes as long as half of the packing. Other C libraries keep blocks by themselves.
+    takes as long as half of the packing. With other C libraries it was not measured.
     """
     np.empty(KEPT_BLOCK_BYTES, np.uint8)  # freed at once

@@ -22,7 +22,7 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the C library of others keeps it by itself")
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc, the C library of Linux, that gives freed blocks back")
 def test_the_memory_of_freed_arrays_serves_the_next_ones() -> None:
     run = subprocess.run([sys.executable, "-c", FAULTS, "kept"], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 100  # 5 times 8 times 128 pages come new otherwise

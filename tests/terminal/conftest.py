@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from gemma_mlx.home import miniature_folder
 from gemma_mlx.terminal.cli import main
-from tests.terminal.tmux import TMUX, Chat
+from tests.programs import require
+from tests.terminal.tmux import Chat
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,7 @@ OpenChat = Callable[..., Chat]
 @pytest.fixture
 def open_chat(own_home: Path) -> Iterator[OpenChat]:
     """Begins chats on terminals of their own, with the flags and the window that are given; ends them afterwards."""
-    if TMUX is None:
-        pytest.skip("needs tmux, which .ci/tools installs")
+    require("tmux")
     opened: list[Chat] = []
 
     def open_one(*flags: object, **window: Any) -> Chat:

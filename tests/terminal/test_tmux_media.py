@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.virtual_microphone import PROGRAMS, VirtualMicrophone
+from benchmarks.virtual_microphone import VirtualMicrophone
 from gemma_mlx.home import samples_folder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
 from gemma_mlx.inputs.waveform import read_waveform
 from tests.inputs.clips import clip, numbered
+from tests.programs import VIRTUAL_MICROPHONE, require
 from tests.terminal.conftest import OpenChat
 from tests.terminal.kept import KeptFiles
 from tests.terminal.tmux import Chat
@@ -45,11 +44,7 @@ def test_a_sound_and_a_video_are_heard_and_seen(open_chat: OpenChat, tmp_path: P
 
 @pytest.fixture
 def microphone() -> Iterator[VirtualMicrophone]:
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    missing += ["libportaudio2"] if find_library("portaudio") is None else []
-    missing += [] if list(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")) else ["libasound2-plugins"]
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}, which .ci/tools installs")
+    require(*VIRTUAL_MICROPHONE)
     with VirtualMicrophone() as started:
         yield started
 

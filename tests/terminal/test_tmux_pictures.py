@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from gemma_mlx.home import samples_folder
+from tests.programs import require
 from tests.terminal.conftest import OpenChat
 from tests.terminal.kept import KeptFiles
 from tests.terminal.tmux import Chat
-from tests.terminal.x11 import XVFB, VirtualScreen, virtual_screen
+from tests.terminal.x11 import VirtualScreen, virtual_screen
 
 
 @pytest.fixture
@@ -91,9 +92,7 @@ def test_a_dragged_name_is_a_picture_after_a_yes_and_text_after_a_no(
 
 @pytest.fixture
 def x_screen(tmp_path: Path) -> Iterator[VirtualScreen]:
-    missing = [name for name, path in (("Xvfb", XVFB), ("xclip", shutil.which("xclip"))) if path is None]
-    if missing:
-        pytest.skip(f"needs {', '.join(missing)}, which .ci/tools installs")
+    require("Xvfb", "xclip")
     with virtual_screen(tmp_path) as screen:
         yield screen
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.child import child_environment
 
-TMUX = shutil.which("tmux")
 WAIT_S = 60
 """For a busy machine; what comes is seen at once."""
 LOOK_S = 0.05
@@ -100,8 +98,7 @@ class Terminal:
         return text
 
     def _tmux(self, *arguments: str, stdin: str = "") -> str:
-        assert TMUX is not None
-        command = [TMUX, "-u", "-L", self._socket, "-f", "/dev/null", *arguments]
+        command = ["tmux", "-u", "-L", self._socket, "-f", "/dev/null", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=self._environment)
         assert done.returncode == 0 or arguments == ("kill-server",), done.stderr
         return done.stdout

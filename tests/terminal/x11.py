@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-XVFB = shutil.which("Xvfb")
 WIDTH_PX, HEIGHT_PX = 640, 400
 
 
@@ -37,10 +35,9 @@ class VirtualScreen:
 def virtual_screen(folder: Path, size_px: tuple[int, int] = (WIDTH_PX, HEIGHT_PX)) -> Iterator[VirtualScreen]:
     """Xvfb on the first free display, for as long as the `with`."""
     width_px, height_px = size_px
-    assert XVFB is not None
     reading, writing = os.pipe()
     flags = ["-screen", "0", f"{width_px}x{height_px}x24", "-nolisten", "tcp", "-noreset", "-fbdir", str(folder)]
-    command = [XVFB, "-displayfd", str(writing), *flags]
+    command = ["Xvfb", "-displayfd", str(writing), *flags]
     server = subprocess.Popen(command, pass_fds=[writing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(writing)
     try:

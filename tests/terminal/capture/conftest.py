@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.x11 import XVFB, VirtualScreen, virtual_screen
+from tests.programs import require
+from tests.terminal.x11 import VirtualScreen, virtual_screen
 
 Program = Callable[[str, str], Path]
 
 
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualScreen]:
-    if XVFB is None:
-        pytest.skip("needs Xvfb, which .ci/tools installs")
+    require("Xvfb")
     with virtual_screen(tmp_path_factory.mktemp("frame")) as screen:
         yield screen
 

@@ -16,6 +16,7 @@ from PIL import Image
 from gemma_mlx.errors import InputError
 from gemma_mlx.terminal.capture import clipboard
 from gemma_mlx.terminal.capture.clipboard import clipboard_picture, copy_text
+from tests.programs import require
 from tests.terminal.capture.conftest import Program
 from tests.terminal.x11 import VirtualScreen
 
@@ -26,8 +27,7 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 @pytest.fixture
 def offer(x_screen: VirtualScreen) -> Iterator[Offer]:
     """Puts bytes of a type into the clipboard of the screen, as another program would."""
-    if shutil.which("xclip") is None:
-        pytest.skip("needs xclip, which .ci/tools installs")
+    require("xclip")
     owners: list[subprocess.Popen[bytes]] = []
 
     def put(kind: str, content: bytes) -> None:
@@ -87,8 +87,7 @@ def test_a_copied_text_is_no_picture(offer: Offer) -> None:
 
 
 def test_text_goes_to_the_clipboard_and_stays(x_screen: VirtualScreen) -> None:
-    if shutil.which("xclip") is None:
-        pytest.skip("needs xclip, which .ci/tools installs")
+    require("xclip")
     text = "naïve 日本\n" * 20_000
     copy_text(text)
     _wait_for(lambda: _held("UTF8_STRING").decode() == text)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +19,18 @@ from numpy.typing import NDArray
 from benchmarks.child import child_environment
 from benchmarks.microphone import measure
 from benchmarks.microphone_point import continuity
-from benchmarks.virtual_microphone import PROGRAMS, VirtualMicrophone, counting
+from benchmarks.virtual_microphone import VirtualMicrophone, counting
 from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ
 from gemma_mlx.inputs.waveform import read_waveform
 from gemma_mlx.loader import load
 from gemma_mlx.tasks.dictation import dictate
+from tests.programs import VIRTUAL_MICROPHONE, require
 
-missing = [name for name in PROGRAMS if shutil.which(name) is None]
-missing += ["libportaudio2"] if find_library("portaudio") is None else []
-missing += [] if list(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")) else ["libasound2-plugins"]
-pytestmark = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs() -> None:
+    require(*VIRTUAL_MICROPHONE)
 
 
 @dataclass(frozen=True)

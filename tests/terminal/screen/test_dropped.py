@@ -88,7 +88,7 @@ def test_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
     try:
         path.touch()
     except OSError:
-        pytest.skip("this disk keeps names in UTF-8 only")
+        pytest.skip("a name that is no UTF-8 cannot be on this disk, so it cannot be dragged in from it")
     assert dropped_paths(f"file://{tmp_path}/%FF.png") == Dropped("", (path,))
 
 

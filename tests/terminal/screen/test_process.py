@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.tmux import ENDLESS, TMUX, Terminal
+from tests.programs import require
+from tests.terminal.tmux import ENDLESS, Terminal
 
 
 @pytest.fixture
 def shell(endless_model: Path, own_home: Path) -> Iterator[Terminal]:
     """A shell in which `chat` holds a chat with a model that never ends its turn."""
-    if TMUX is None:
-        pytest.skip("needs tmux, which .ci/tools installs")
+    require("tmux")
     flags = " ".join(map(str, ENDLESS))
     chat = f'chat() {{ {sys.executable} -m gemma_mlx chat -q -m {endless_model} {flags} "$@"; }}'
     terminal = Terminal(["bash", "--norc", "--noprofile"], environment={"PS1": "sh> "})
