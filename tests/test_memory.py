@@ -291,12 +291,12 @@ def test_a_planned_context_is_the_most_that_prompt_and_answer_take() -> None:
 
 
 def test_caches_grow_one_layer_at_a_time(tiny_model: Gemma4, tiny_config: Config) -> None:
-    session = Session(tiny_model)
-    session.prefill([5] * 1000)
     text = tiny_config.text
     layer_bytes = [1024 * steps * text.row_dims * tiny_model.dtype.size for steps in (1, 2)]
-    before_bytes = settled_bytes()
     with exact_buffers():
+        session = Session(tiny_model)
+        session.prefill([5] * 1000)
+        before_bytes = settled_bytes()
         for cache in session.caches:
             if hasattr(cache, "reserve"):
                 cache.reserve(2048)
