@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -184,6 +184,14 @@ class Conversation:
         if self.record is not None:
             self._note(self.record.answer(turn, self._again))
         return True
+
+    def take_over(self, turns: Sequence[Turn]) -> None:
+        """Goes on after `turns`, which were said in another conversation and are kept as said in this one."""
+        self.turns = [*turns]
+        if self.record is not None:
+            for turn in turns:
+                self._note(self.record.ask(turn))
+                self._note(self.record.answer(turn))
 
     def undo(self) -> Turn | None:
         """Takes the last turn back and returns it; None where there is none."""

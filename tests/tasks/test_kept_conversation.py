@@ -12,9 +12,9 @@ from PIL import Image
 from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.tasks.conversation import Conversation
-from gemma_mlx.tasks.kept_chats import latest_chat, list_chats, new_chat
+from gemma_mlx.tasks.kept_chats import latest_chat, list_chats, new_chat, open_chat
 from gemma_mlx.tasks.kept_conversation import Chosen, kept_chat, kept_conversation
-from gemma_mlx.tasks.turn import Settings
+from gemma_mlx.tasks.turn import Settings, Turn
 from tests.tasks.test_conversation import FEW, FILLER, finish, say
 
 pytestmark = pytest.mark.usefixtures("own_home")
@@ -161,3 +161,12 @@ def test_media_that_were_lost_or_changed_are_said_and_the_chat_goes_on(
     say(again, "Hello")
     again.close()
     assert len(latest_chat().record.turns) == 3
+
+
+def test_turns_of_a_chat_that_could_not_be_saved_are_kept_by_the_one_that_takes_them_over(miniature: Gemma) -> None:
+    before = [Turn("first", answer="One."), Turn("second", answer="Two.")]
+    conversation = Conversation(miniature, record=new_chat("next"))
+    conversation.take_over(before)
+    assert conversation.undo() == before[1]
+    conversation.close()
+    assert [turn.text for turn in open_chat("next").record.turns.values()] == ["first"]

@@ -24,6 +24,11 @@ class Command:
     choices: tuple[str, ...] = ()
 
     @property
+    def attaches(self) -> bool:
+        """Whether something may go out with the next message because of it."""
+        return self.run in (media.attach, media.shot, media.paste, media.mic)
+
+    @property
     def usage(self) -> str:
         return " ".join([*(f"/{name}" for name in self.names), self.arguments]).strip()
 
@@ -79,6 +84,14 @@ async def run_command(surface: Surface, line: str) -> None:
         await command.run(surface, name, rest.strip())
 
 
+def attaches(line: str) -> bool:
+    """Whether what the command in `line` brings may go out with the next message."""
+    command = BY_NAME.get(line[1:].partition(" ")[0])
+    return command is not None and command.attaches
+
+
 def is_command(line: str) -> bool:
     """Whether a line is meant as a command: a slash and a word. A path that is dragged in has more slashes."""
-    return line.startswith("/") and "/" not in line.split(maxsplit=1)[0][1:] and not os.path.exists(line)  # noqa: PTH110  # False also for a name that is too long
+    if not line.startswith("/") or line == "/":
+        return line == "/"
+    return "/" not in line.split(maxsplit=1)[0][1:] and not os.path.exists(line)  # noqa: PTH110  # False also for a name that is too long

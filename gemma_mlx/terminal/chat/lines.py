@@ -175,6 +175,9 @@ class LineChat:
     def leave(self) -> None:
         self._leaving = True
 
+    async def turn(self) -> None:
+        """Nothing was typed before that has not been done."""
+
     async def apart(self, job: Callable[[], T]) -> T:
         return job()
 

@@ -84,6 +84,7 @@ async def _add(surface: Surface, name: str, prepare: Callable[[], Attached]) -> 
     waiting.preparing.append(name)
     try:
         media = await surface.apart(prepare)
+        await surface.turn()
     finally:
         waiting.preparing.remove(name)
     waiting.chips.append(media)

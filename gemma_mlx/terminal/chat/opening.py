@@ -86,7 +86,7 @@ class Opening:
         )
         conversation = self._in(gemma, kept, left.settings, teller)
         if not left.begun:
-            conversation.turns = left.turns
+            conversation.take_over(left.turns)
         return conversation
 
     def _loaded(self, model: str | None, teller: Teller) -> Gemma:

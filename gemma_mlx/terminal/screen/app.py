@@ -10,13 +10,14 @@ import textwrap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from prompt_toolkit.history import History
 from prompt_toolkit.output import Output
 
-from gemma_mlx.terminal.chat.commands import is_command, run_command
+from gemma_mlx.terminal.chat.commands import attaches, is_command, run_command
 from gemma_mlx.terminal.chat.history import history
 from gemma_mlx.terminal.chat.media_commands import attach_dropped, attach_file
 from gemma_mlx.terminal.chat.opening import Opening
@@ -31,7 +32,7 @@ from gemma_mlx.terminal.screen.layout import PROMPT, input_line, terminal_output
 from gemma_mlx.terminal.screen.printer import Printer
 from gemma_mlx.terminal.screen.question import Question
 from gemma_mlx.terminal.screen.sending import Sending
-from gemma_mlx.terminal.screen.talk import Talk
+from gemma_mlx.terminal.screen.talk import ModelLostError, Talk
 from gemma_mlx.terminal.screen.work import Work
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Screen:
         self._opening, self._files, self._quiet = opening, files, quiet
         self._hands = ThreadPoolExecutor(2, thread_name_prefix="hands")
         self._question: Question | None = None
-        self._work = Work(self.show, self.redraw)
+        self._work = Work(lambda error: self._show_wrapped(f"error: {error}"), self.redraw)
         self._leaving = self._warned = False
         self._talk: Talk
         self._sending: Sending
@@ -100,11 +101,11 @@ class Screen:
         """Holds the chat until it is left."""
         loop = asyncio.get_running_loop()
         self._talk = Talk(self, self._opening)
-        self._sending = Sending(self, self._talk)
+        self._sending = Sending(self, self._talk, self._work)
         show_warnings_in_one_line(Aside(loop, self))
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        self._sending.follow(self._work.start(self._begin()))
+        self._sending.do(self._begin, attaches=True)
         try:
             await self._session.prompt_async(handle_sigint=False, pre_run=self._leave_if_asked)
         except EOFError:
@@ -137,13 +138,17 @@ class Screen:
         try:
             await self._talk.begin()
         except Exception as error:
-            self.exit_code = exit_code_of(error)
-            self.leave()
+            self._leave_for(error)
             raise
         conversation = await self.conversation()
         self.put_back(Message(conversation.unsent_text, tuple(conversation.waiting)))
         for kind, path in self._files:
             await attach_file(self, kind, path)
+
+    def _leave_for(self, error: Exception) -> None:
+        """There is no chat, because of `error`."""
+        self.exit_code = exit_code_of(error)
+        self.leave()
 
     # What keys bring
 
@@ -164,8 +169,8 @@ class Screen:
         line = text.strip()
         if is_command(line):
             self.show(f"{DIM}{PROMPT}{visible_line(line)}{PLAIN}\n")
-            self._sending.follow(self._work.start(run_command(self, line)))
-        elif line or self.waiting.chips:
+            self._sending.do(partial(run_command, self, line), attaches(line))
+        elif line or self.waiting.chips or self._talk.held:
             self._work.start(self._sending.send(line))
 
     def pasted(self, text: str) -> None:
@@ -175,7 +180,7 @@ class Screen:
         if len(text) > LONG_PASTE_CHARACTERS:
             self.waiting.chips.append(PastedText(text))
         elif (dropped := dropped_paths(text)) is not None:
-            self._sending.follow(self._work.start(attach_dropped(self, text, dropped)))
+            self._sending.do(partial(attach_dropped, self, text, dropped), attaches=True)
         else:
             self.put(text)
         self.redraw()
@@ -224,8 +229,11 @@ class Screen:
             self.say(line)
 
     def say(self, line: str) -> None:
+        self._show_wrapped(line, DIM)
+
+    def _show_wrapped(self, line: str, style: str = "") -> None:
         for part in textwrap.wrap(visible_line(line), max(20, self.columns - 1)) or [""]:
-            self.show(f"{DIM}{part}{PLAIN}\n")
+            self.show(f"{style}{part}{PLAIN if style else ''}\n")
 
     def show(self, text: str) -> None:
         self._printer.print(text)
@@ -281,6 +289,9 @@ class Screen:
     async def conversation(self) -> Conversation:
         return await self._talk.conversation()
 
+    async def turn(self) -> None:
+        await self._sending.turn()
+
     async def apart(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._hands, job)
 
@@ -300,4 +311,8 @@ class Screen:
         await self._talk.change_chat(name)
 
     async def change_model(self, folder: str) -> None:
-        await self._talk.change_model(folder)
+        try:
+            await self._talk.change_model(folder)
+        except ModelLostError as error:
+            self._leave_for(error)
+            raise

@@ -51,6 +51,7 @@ async def speak(screen: PanelSurface, way: str) -> None:
     samples = await screen.apart(lambda: from_first_to_last_word(heard))
     conversation = await screen.conversation()
     clip = await screen.apart(lambda: conversation.prepared("audio", (samples, SAMPLE_RATE_HZ), "speech"))
+    await screen.turn()
     waiting = [chip for chip in screen.waiting.chips if not isinstance(chip, PastedText)]
     end = await screen.apart(lambda: heard_until(conversation, [*waiting, clip]))
     if way == "direct" or (way != "dictate" and end <= LAST_HEARD_TOKENS):

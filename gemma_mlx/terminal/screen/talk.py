@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from gemma_mlx.errors import GemmaError
 from gemma_mlx.terminal.answering import cut_note
 from gemma_mlx.terminal.chat.opening import Left, Opening
 from gemma_mlx.terminal.chat.surface import Surface
 from gemma_mlx.terminal.chat.turn_commands import tell_notes
 from gemma_mlx.terminal.chat.waiting import Message
+from gemma_mlx.terminal.failures import one_line_of
 from gemma_mlx.terminal.screen.answering import Streaming
 from gemma_mlx.terminal.screen.aside import Aside
 from gemma_mlx.terminal.screen.model_thread import ModelThread
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from gemma_mlx.tasks.conversation import Conversation
 
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
+
+
+class ModelLostError(GemmaError):
+    """There is no model any more, so no chat."""
 
 
 class TalkingSurface(Surface, Protocol):
@@ -46,6 +52,8 @@ class Talk:
     def __init__(self, surface: TalkingSurface, opening: Opening) -> None:
         self.status = Status()
         self.streaming: Streaming | None = None
+        self.held = False
+        """Whether messages wait for the one before them to be sent again: without it, they may make no sense."""
         self._answering = False
         self.last_reply: Reply | None = None
         self.thread = ModelThread()
@@ -83,14 +91,22 @@ class Talk:
     async def answer_all(self) -> None:
         """Answers the messages that wait, one after the other, unless that goes on already."""
         await self.conversation()
-        if self.busy:
+        if self.busy or self.held:
             return
         waiting, self._answering = self._surface.waiting, True
+        answered = True
         try:
-            while waiting.messages and waiting.messages[0].whole and await self._answered(waiting.messages.pop(0)):
-                pass
+            while waiting.messages and waiting.messages[0].whole and answered:
+                answered = False
+                answered = await self._answered(waiting.messages.pop(0))
         finally:
             self._answering = False
+            if not answered and waiting.messages:
+                self._hold(len(waiting.messages))
+
+    def _hold(self, count: int) -> None:
+        self.held = True
+        self._surface.say(f"{count} behind it wait{'s' * (count == 1)} too; Enter in an empty line sends on")
 
     async def answer_again(self) -> None:
         """Asks the last message again."""
@@ -111,21 +127,35 @@ class Talk:
         self._found(found)
 
     async def change_model(self, folder: str) -> None:
-        """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
+        """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back.
+
+        ModelLostError where the first cannot be loaded again either.
+        """
         before = await self.conversation()
         self._opening.check(folder)
         self._conversation = asyncio.get_running_loop().create_future()
         self.status.activity = "loading"
+        self._surface.redraw()
         left = await self.thread.do(partial(Left, before))
         del before
         try:
             found = await self.thread.do(lambda: self._opening.with_model(folder, left, self._teller))
-        except Exception:
-            self._found(await self.thread.do(lambda: self._opening.with_model(left.model, left, self._teller)))
+        except Exception as error:
+            self._found(await self._restored(left, error))
             raise
         self.last_reply = self.status.reply = None
         self._found(found)
         self._surface.note(f"{found.gemma.name} answers from now on")
+
+    async def _restored(self, left: Left, error: Exception) -> Conversation:
+        """What was `left`, with the model of before, after `error` with another one."""
+        try:
+            return await self.thread.do(lambda: self._opening.with_model(left.model, left, self._teller))
+        except Exception as again:
+            self._conversation.cancel()  # whoever waits for it waits for nothing
+            raise ModelLostError(
+                f"{one_line_of(error)}; nor can the model of before be loaded again: {one_line_of(again)}"
+            ) from again
 
     async def end(self) -> None:
         """Saves what is to be saved, once the job at work has ended. A model that still loads is not waited for."""
@@ -174,6 +204,7 @@ class Talk:
         surface = self._surface
         streaming = self.streaming = Streaming(surface.columns, surface.show, surface.redraw)
         self.status.activity = "answering"
+        surface.redraw()
         try:
             reply = await streaming.run(self.thread, ask)
             kept = reply is not None and await self.thread.do(lambda: conversation.keep(reply))

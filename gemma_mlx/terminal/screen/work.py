@@ -7,14 +7,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from gemma_mlx.terminal.failures import one_line_of
-from gemma_mlx.terminal.safe import visible_line
 
 
 class Work:
-    """Tasks of the screen's loop. What fails in one is one line, given to `show`."""
+    """Tasks of the screen's loop. What fails in one is one line, given to `tell`."""
 
-    def __init__(self, show: Callable[[str], None], redraw: Callable[[], None]) -> None:
-        self._show, self._redraw = show, redraw
+    def __init__(self, tell: Callable[[str], None], redraw: Callable[[], None]) -> None:
+        self._tell, self._redraw = tell, redraw
         self._tasks: set[asyncio.Task[bool]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[bool]:
@@ -24,7 +23,7 @@ class Work:
             try:
                 await work
             except Exception as error:
-                self._show(f"error: {visible_line(one_line_of(error))}\n")
+                self._tell(one_line_of(error))
                 return False
             finally:
                 self._redraw()

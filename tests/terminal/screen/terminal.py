@@ -127,6 +127,7 @@ def play(
     files: Iterable[tuple[Any, Path]] = (),
     gemma: ScriptedGemma | None = None,
     begin: Callable[[Any], Conversation] | None = None,
+    with_model: Callable[..., Conversation] | None = None,
     leave: bool = True,
 ) -> Chat:
     """Plays `scenario` with a chat whose model answers by `scripts`; afterwards the chat has ended.
@@ -141,7 +142,13 @@ def play(
             terminal = Terminal(keys, columns, rows)
             output = Vt100_Output(terminal, lambda: terminal.size, enable_cpr=False)
             with create_app_session(input=keys, output=output):
-                opening = SimpleNamespace(first=begin or (lambda _: Conversation(gemma)), max_tokens=2048, save=False)
+                opening = SimpleNamespace(
+                    first=begin or (lambda _: Conversation(gemma)),
+                    check=lambda folder: None,
+                    with_model=with_model,
+                    max_tokens=2048,
+                    save=False,
+                )
                 screen = app.Screen(opening, list(files), InMemoryHistory(), False, output)
                 chat = Chat(terminal, screen, gemma)
                 talk = asyncio.create_task(screen.talk())

@@ -36,7 +36,7 @@ def test_help_fits_the_smallest_usual_window_and_names_every_command() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["/nonsense", "/image", "/image no/such.png", "/drop x", "/drop 9", "/detail 71", "/think maybe", "/shot door",
+    ["/", "/nonsense", "/image", "/image no/such.png", "/drop x", "/drop 9", "/detail 71", "/think maybe", "/shot door",
      "/undo", "/retry", "/edit", "/copy", "/save", "/save x", "/export", "/export x.doc",
      "/mic 99999", "/undo 2", "/quit now", "/drop ²", "/model ~no-such-user/x"],
 )  # fmt: skip
@@ -114,6 +114,36 @@ def test_a_message_waits_for_the_files_that_were_dropped_before_it(
     assert media_kinds(chat, 0) == ["image"]
 
 
+def test_pictures_go_with_the_messages_they_were_typed_for_however_long_they_are_read(
+    media: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_read, prepared = Event(), Conversation.prepared
+
+    def first_slowly(self: Conversation, kind: Any, source: Any, name: str = "") -> Any:
+        if Path(source).name == "first.png":
+            first_read.wait(20)
+        return prepared(self, kind, source, name)
+
+    for name in ("first", "second", "third"):
+        (media.parent / f"{name}.png").write_bytes((media / "picture.png").read_bytes())
+    monkeypatch.setattr(Conversation, "prepared", first_slowly)
+
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"/image {media.parent / 'first.png'}\r/image {media.parent / 'second.png'}\rThese?\r")
+        chat.type(f"/image {media.parent / 'third.png'}\rAnd this?\r")
+        await chat.see("[waits] And this?")
+        await chat.see("[reading third.png")
+        first_read.set()
+        await chat.see("Two.")
+
+    gemma = ScriptedGemma([spoken("One."), spoken("Two.")])
+    conversation = Conversation(gemma)
+    chat = play(scenario, gemma=gemma, begin=lambda _: conversation, columns=200)
+    assert chat.asked == ["These?", "And this?"]
+    names = [[item.name for item in turn.attached] for turn in conversation.turns]
+    assert names == [["first.png", "second.png"], ["third.png"]]
+
+
 def test_undo_edit_and_retry(media: Path) -> None:
     async def scenario(chat: Chat) -> None:
         chat.type(f"/image {media / 'picture.png'}\rfirst\r")
@@ -168,7 +198,7 @@ def test_leaving_answers_no_message_that_waits() -> None:
 
     async def scenario(chat: Chat) -> None:
         chat.type("one\rtwo\r")
-        await chat.see("[waits] two")
+        await chat.see(lambda text: "Begun" in text and "[waits] two" in text)
         chat.type("\x04")
         more.set()
 

@@ -70,6 +70,36 @@ def test_a_model_that_cannot_be_loaded_is_one_line_and_the_end() -> None:
     assert play(scenario, begin=begin, leave=False).screen.exit_code == 1
 
 
+def test_another_model_that_cannot_be_loaded_leaves_the_one_before() -> None:
+    gemma = ScriptedGemma([spoken("One.")])
+
+    def only_the_first(folder: str, *_: Any) -> Conversation:
+        if folder != str(gemma.folder):
+            raise CheckpointError("no weights there")
+        return Conversation(gemma)
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("/model other\r")
+        await chat.see("error: no weights there")
+        chat.type("Hello\r")
+        await chat.answered("One.")
+
+    assert play(scenario, gemma=gemma, with_model=only_the_first).screen.exit_code == 0
+
+
+def test_no_model_at_all_is_the_end_and_says_both_reasons() -> None:
+    def none(folder: str, *_: Any) -> Conversation:
+        raise CheckpointError(f"no weights in {folder}")
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("/model other\rHello\r")
+        await chat.see(
+            "error: no weights in other; nor can the model of before be loaded again: no weights in scripted"
+        )
+
+    assert play(scenario, with_model=none, leave=False, columns=150).screen.exit_code == 1
+
+
 def test_typing_is_seen_and_a_message_waits_while_an_answer_streams() -> None:
     more = Event()
 
@@ -138,6 +168,25 @@ def test_stopped_before_the_first_word_the_message_comes_back() -> None:
         await chat.see("Second.")
 
     assert play(scenario, [more, ("answer", "")], spoken("Second.")).asked == ["one", "one!"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_messages_behind_one_that_came_back_wait_for_it(again: bool) -> None:
+    more = Event()
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see("answering")
+        chat.type("two\rthree\r\x03")
+        await chat.see("[waits] three")
+        more.set()
+        await chat.see("2 behind it wait too; Enter in an empty line sends on")
+        chat.type("!\r" if again else "\x15\r")
+        await chat.see("Third.")
+
+    said = [spoken(word) for word in ("First.", "Second.", "Third.")[0 if again else 1 :]]
+    chat = play(scenario, [more, ("answer", "")], *said)
+    assert chat.asked == ["one", *(["one!"] if again else []), "two", "three"]
 
 
 def test_ctrl_c_empties_the_line_and_twice_in_an_empty_one_leaves() -> None:
