@@ -20,7 +20,7 @@ import mlx.core as mx
 
 from convert.calibration import Exchange, samples_of
 from convert.feedback import pack_with_feedback
-from convert.job import Job
+from convert.job import Job, finite_numbers
 from convert.layerwise import TABLE, Layer, LayerwiseModel, forward
 from convert.packed_source import PackedTensor
 from convert.packing import PackedRows
@@ -28,7 +28,7 @@ from convert.partial_folder import PartialFolder
 from convert.recipes import Recipe
 from convert.second_moments import BLOCK_COLUMNS, SHARED, recorded, widest_block
 from convert.sensitivity import Sample
-from convert.shards import Shard, ShardWriter, as_numbers
+from convert.shards import Shard, ShardWriter
 from convert.source import Source
 from convert.source_tensor import StoredTensor
 from gemma_mlx.checkpoint import TensorInfo
@@ -176,8 +176,9 @@ def _write(work: PartialFolder, shards: Sequence[Shard], layer: Sequence[tuple[J
             continue
         with ShardWriter(work.folder, shard) as file:
             for job, rows in here:
-                for output, numbers in zip(job.outputs, (rows.codes, rows.scales, rows.biases), strict=True):
-                    file.write(output.name, as_numbers(numbers))
+                numbers = finite_numbers(job, (rows.codes, rows.scales, rows.biases))
+                for output, part in zip(job.outputs, numbers, strict=True):
+                    file.write(output.name, part)
                 file.require_whole(output.name for output in job.outputs)
             file.sync()
     work.journal.add({job.tensor.name: rows.tally for job, rows in layer})

@@ -174,6 +174,7 @@ def _identity(
         "recipe": recipe.name,
         "packing": json.dumps(asdict(recipe), sort_keys=True),
         "calibration": "" if calibration is None else calibration.digest,
+        "adapter": "",
         **source.identity,
         "layout": layout.hexdigest(),
         **{name: hashlib.sha256(content).hexdigest() for name, content in text.items()},

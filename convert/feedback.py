@@ -21,7 +21,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.packing import PackedRows, side_by_side
+from convert.packing import PackedRows, side_by_side, squares
 from convert.recipes import Packing
 from convert.rounding import Floats, round_groups
 from convert.tally import Tally
@@ -143,8 +143,8 @@ def pack_with_feedback(weight: mx.array, moments: Sequence[Moments], packing: Pa
     moved -= numbers
     every = max(1, len(numbers) // JUDGED_ROWS)
     tally = Tally(
-        squared_error=_squares(moved),
-        squared_sum=_squares(numbers),
+        squared_error=squares(moved),
+        squared_sum=squares(numbers),
         output_error=every * output_error(moved[::every], moments),
         plain_output_error=every * output_error(_moved_by_plain_rounding(numbers[::every], packing), moments),
         output_sum=every * output_error(numbers[::every], moments),
@@ -156,10 +156,6 @@ def _moved_by_plain_rounding(rows: Floats, packing: Packing) -> Floats:
     groups = mx.array(rows).reshape(len(rows), -1, packing.group_size)
     codes, scale, bias = round_groups(groups, packing)
     return np.array((codes * scale + bias - groups).reshape(rows.shape))
-
-
-def _squares(numbers: Floats) -> float:
-    return float(np.einsum("rc,rc->r", numbers, numbers).sum(dtype=np.float64))
 
 
 def output_error(moved: Floats, moments: Sequence[Moments]) -> float:

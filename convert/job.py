@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import numpy.typing as npt
 
 from convert.lattice import pack_lattice_rows
@@ -14,7 +15,7 @@ from convert.packed_source import PackedTensor
 from convert.packing import pack_rows
 from convert.recipes import Packing, Recipe, module_kind
 from convert.shards import OutputTensor, as_numbers
-from convert.source_tensor import SourceTensor
+from convert.source_tensor import SourceTensor, all_finite
 from convert.tally import Tally
 from gemma_mlx.errors import CheckpointError
 from gemma_mlx.names import mlx_name
@@ -121,10 +122,24 @@ def _copied_slices(job: Job) -> Iterator[Slice]:
             yield Slice(job, (output,), rows, rows.nbytes, is_last)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def packed(part: Slice) -> PackedSlice:
-    """What a slice becomes."""
-    numbers, tally = _outcome(part.job, part.rows)
-    return PackedSlice(part.job, part.outputs, tuple(map(as_numbers, numbers)), tally, part.source_bytes, part.is_last)
+    """What a slice becomes. Raises CheckpointError where that holds NaN or infinity."""
+    arrays, tally = _outcome(part.job, part.rows)
+    as_read = len(arrays) == 1 and arrays[0].dtype == part.rows.dtype  # and checked then
+    numbers = tuple(map(as_numbers, arrays)) if as_read else finite_numbers(part.job, arrays)
+    return PackedSlice(part.job, part.outputs, numbers, tally, part.source_bytes, part.is_last)
+
+
+def finite_numbers(job: Job, arrays: Iterable[mx.array]) -> tuple[npt.NDArray[Any], ...]:
+    """What `job` comes to, as `ShardWriter` takes it. Raises CheckpointError where that holds NaN or infinity."""
+    found = tuple(map(as_numbers, arrays))
+    if not all(map(all_finite, found)):
+        raise CheckpointError(
+            f"{job.tensor.name} comes to NaN or infinity: the source holds numbers that bfloat16 cannot, or scales "
+            "that are none; download it again"
+        )
+    return found
 
 
 def _outcome(job: Job, rows: mx.array) -> tuple[tuple[mx.array, ...], Tally]:

@@ -117,7 +117,8 @@ def _find_steps(blocks: mx.array) -> tuple[mx.array, mx.array, mx.array]:
 def search_steps(blocks: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """Levels [B, 32], steps [B, 1] and whether they give back the block [B, 1], for `blocks` [B, 32] of any origin.
 
-    The extremum may be on any level, and numbers may be smaller than 2**-126. On what device MLX works does not matter.
+    The extremum may be on any level, and numbers may be smaller than 2**-126; those below 2**-129 or so have too few
+    bits left in bfloat16 for their levels to be told. On what device MLX works does not matter.
     """
     levels, steps = np.zeros_like(blocks), np.zeros_like(blocks[:, :1])
     is_found = np.zeros((len(blocks), 1), dtype=bool)

@@ -112,10 +112,15 @@ def _read(file: Path, facts: Mapping[str, Any], config: Config) -> dict[str, Any
     return found
 
 
+def measured_modules(config: Config) -> set[str]:
+    """The canonical paths of all modules that recipes pack."""
+    names = Gemma4(config).shapes()
+    return {name.removesuffix(".weight") for name in names if module_kind(f".{name}") in PACKED_MODULES}
+
+
 def _is_whole(kept: Mapping[str, Any], config: Config) -> bool:
     """Whether there are numbers for every module that recipes pack, in all that was kept."""
-    names = Gemma4(config).shapes()
-    modules = {name.removesuffix(".weight") for name in names if module_kind(f".{name}") in PACKED_MODULES}
+    modules = measured_modules(config)
     packings = {_key(packing) for packing in CANDIDATES}
     try:
         return all(_holds(kept["error_ratios"][module], packings) for module in modules) and all(

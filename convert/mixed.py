@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from convert.budget import Choice, choose, largest_bytes, smallest_bytes
@@ -22,27 +22,36 @@ CARD_BYTES = 16_384
 def mixed_recipe(source: Source, found: Measurement, target_bytes: int) -> Recipe:
     """The recipe with the least damage, as far as that adds up, whose folder takes at most `target_bytes`.
 
+    Raises UsageError as `rest_beside`.
+    """
+    rest_bytes = rest_beside(source, found.damages, target_bytes)
+    choices = {module: _choices(source, module, found.damage) for module in found.damages}
+    chosen = {module: choice.packing for module, choice in choose(choices, target_bytes - rest_bytes).items()}
+    return _recipe(chosen)
+
+
+def rest_beside(source: Source, modules: Iterable[str], target_bytes: int) -> int:
+    """What a folder of `target_bytes` holds beside `modules`: whole tensors, headers, tokenizer, and a config that
+    names every module.
+
     Raises UsageError for a target that is below what all modules take at their fewest bits, or above their most.
     """
-    choices = {module: _choices(source, module, found) for module in found.damages}
+    choices = {module: _choices(source, module, lambda module, packing: 0.0) for module in modules}
     widest = {module: max(of_module, key=lambda c: c.nbytes).packing for module, of_module in choices.items()}
-    # All that is not a choice: whole tensors, headers, tokenizer, and a config that names every module.
-    whole_folder = Recipe(NAME, CANDIDATES[0], widest)
-    rest_bytes = folder_bytes(source, whole_folder) - largest_bytes(choices) + CARD_BYTES
+    rest_bytes = folder_bytes(source, Recipe(NAME, CANDIDATES[0], widest)) - largest_bytes(choices) + CARD_BYTES
     least_bytes, most_bytes = (rest_bytes + size(choices) for size in (smallest_bytes, largest_bytes))
     if not least_bytes <= target_bytes <= most_bytes:
         raise UsageError(
             f"--target-gb {target_bytes / 1e9:g} cannot be met: this model takes from {_up(least_bytes)} to "
             f"{_down(most_bytes)} GB"
         )
-    chosen = {module: choice.packing for module, choice in choose(choices, target_bytes - rest_bytes).items()}
-    return _recipe(chosen)
+    return rest_bytes
 
 
-def _choices(source: Source, module: str, found: Measurement) -> list[Choice]:
+def _choices(source: Source, module: str, damage: Callable[[str, Packing], float]) -> list[Choice]:
     shape = source.tensors[f"{module}.weight"].shape
     choices = [
-        Choice(packing, int(math.prod(shape) * packing.bits_per_weight) // 8, found.damage(module, packing))
+        Choice(packing, int(math.prod(shape) * packing.bits_per_weight) // 8, damage(module, packing))
         for packing in CANDIDATES
         if shape[1] % packing.group_size == 0
     ]

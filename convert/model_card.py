@@ -34,7 +34,7 @@ def model_card(
     parts = (
         _front_matter(source, recipe),
         f"# {name.rpartition('/')[2]}, {recipe.name}, for MLX\n",
-        _origin(name, source.revision, recipe),
+        _origin(name, source, recipe),
         _facts(recipe, weights_bytes, bits_per_weight, calibration),
         _changes(changes, repacking) if changes or repacking else "",
         _output_changes(changes, calibration) if calibration else "",
@@ -49,7 +49,7 @@ def _front_matter(source: Source, recipe: Recipe) -> str:
     lines = ["license: apache-2.0", "library_name: mlx"]
     if source.repository is not None:
         lines.append(f"base_model: {source.repository}")
-        if recipe.packing is not None:
+        if recipe.packing is not None and source.adapter is None:
             lines.append("base_model_relation: quantized")
     lines += [
         f"pipeline_tag: {'text-generation' if source.is_drafter else 'image-text-to-text'}",
@@ -59,10 +59,13 @@ def _front_matter(source: Source, recipe: Recipe) -> str:
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _origin(name: str, revision: str | None, recipe: Recipe) -> str:
+def _origin(name: str, source: Source, recipe: Recipe) -> str:
     made = "packed" if recipe.packing is not None else "stored whole"
-    at = f", revision `{revision}`" if revision is not None else ""
-    return f"{name}{at}, {made} in MLX's layout.\n"
+    at = f", revision `{source.revision}`" if source.revision is not None else ""
+    fused = (
+        f", with the adapter `{source.adapter.name}` (sha256 {source.adapter.digest}) in it" if source.adapter else ""
+    )
+    return f"{name}{at}{fused}, {made} in MLX's layout.\n"
 
 
 def _facts(recipe: Recipe, weights_bytes: int, bits_per_weight: float, calibration: Calibration | None) -> str:
@@ -71,6 +74,8 @@ def _facts(recipe: Recipe, weights_bytes: int, bits_per_weight: float, calibrati
         ("weights", f"{weights_bytes / 1e9:.2f} GB" if weights_bytes >= 1e9 else f"{weights_bytes / 1e6:.1f} MB"),
         ("bits per weight", f"{bits_per_weight:.2f}"),
     ]
+    if recipe.chosen_on:
+        rows.append(("bits of each module", f"chosen by what packing it costs on {recipe.chosen_on}"))
     if calibration is not None:
         rows.append(("rounding of the layers", f"with error feedback, on {calibration} (digest {calibration.digest})"))
     return _table(("", ""), rows)

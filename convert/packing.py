@@ -69,11 +69,11 @@ def _round_rows(rows: NDArray[Any], packing: Packing) -> tuple[NDArray[np.uint8]
     moved *= for_each_number(scales)
     moved += for_each_number(biases)
     moved -= numbers
-    tally = Tally(_squares(moved), _squares(numbers))
+    tally = Tally(squares(moved), squares(numbers))
     return codes_of_rows, scales.reshape(len(rows), -1), biases.reshape(len(rows), -1), tally
 
 
-def _squares(numbers: Floats) -> float:
+def squares(numbers: Floats) -> float:
     """The sum of squares. Each row's is of its own, for many rows need more digits than float32 has."""
     return float(np.einsum("rc,rc->r", numbers, numbers).sum(dtype=np.float64))
 

@@ -39,9 +39,19 @@ def partial_path(destination: Path) -> Path:
 
 
 def refuse_existing(destination: Path) -> None:
-    """Raises UsageError if there is anything at `destination`."""
+    """Raises UsageError if there is anything at `destination`, or it lies in a folder that is not finished."""
     if os.path.lexists(destination):
         raise UsageError(f"{destination} exists and is not overwritten; name a new folder or remove it first")
+    for parent in destination.parents:
+        if parent.name and partial_path(parent).is_dir():
+            raise UsageError(f"{parent} is not finished: {partial_path(parent)} is still there; finish it first")
+
+
+def refuse_other_recipe(destination: Path, recipe: str, *, restart: bool = False) -> None:
+    """Raises UsageError as `partial_folder` will where an unfinished conversion to `destination` is by another one."""
+    partial = partial_path(destination)
+    if (begun := Journal(partial / JOURNAL_FILE).identity) is not None:
+        _require_same(partial, begun, {**begun, "recipe": recipe}, restart)
 
 
 def working_folder(destination: Path) -> Path:
@@ -78,7 +88,7 @@ def partial_folder(
             yield work
             for file in (*work.folder.iterdir(), work.folder):
                 bring_path_to_disk(file)
-            work.folder.rename(destination)
+            _rename_to_new(work.folder, destination)
             bring_path_to_disk(destination.parent)
             _empty(partial)
         except GemmaError:
@@ -89,6 +99,13 @@ def partial_folder(
                 f"the conversion to {destination} stopped: {error.strerror or error}; {partial.name} keeps what is "
                 "done, and the same command goes on from there"
             ) from None
+
+
+def _rename_to_new(folder: Path, destination: Path) -> None:
+    """Raises OSError where something came to `destination` meanwhile."""
+    if os.path.lexists(destination):
+        raise OSError(f"{destination} has appeared meanwhile; move it away")
+    folder.rename(destination)
 
 
 @contextmanager
@@ -143,7 +160,8 @@ def _require_same(partial: Path, begun: Identity | None, identity: Identity, res
 
 
 def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
+    """The journal goes last: without it, what a kill left here would be nobody's."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == JOURNAL_FILE):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

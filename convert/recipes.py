@@ -45,6 +45,8 @@ class Recipe:
     """Canonical module path -> the packing of a module that differs."""
     round_off_lattice: bool = False
     """Whether blocks that are not on the lattice where they should be are rounded, or refused."""
+    chosen_on: str = ""
+    """The prompts by whose damage the packings were chosen, in words; empty where none were."""
 
     def packing_of(self, name: str) -> Packing | None:
         """How the tensor with this canonical name is packed; None where it stays whole."""

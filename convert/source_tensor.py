@@ -149,7 +149,7 @@ def _blocks_of(info: TensorInfo, stream: Readable) -> Iterator[npt.NDArray[Any]]
             if not count:
                 raise CheckpointError(f"{info.file} ended inside {info.name}; download it again")
             left = left[count:]
-        if not _all_finite(numbers):
+        if not all_finite(numbers):
             raise CheckpointError(f"{info.name} in {info.file} holds NaN or infinity; download it again")
         yield numbers
 
@@ -157,7 +157,8 @@ def _blocks_of(info: TensorInfo, stream: Readable) -> Iterator[npt.NDArray[Any]]
 _STORED = {"BF16": "<u2", "F32": "<f4", "U32": "<u4", "U8": "u1", "I64": "<i8"}
 
 
-def _all_finite(numbers: npt.NDArray[Any]) -> bool:
+def all_finite(numbers: npt.NDArray[Any]) -> bool:
+    """Whether none is NaN or infinite; bfloat16 as its bits, as uint16."""
     if numbers.dtype == np.uint16:  # bfloat16: NaN and infinity are those whose exponent is all ones
         return int((numbers & np.uint16(0x7FFF)).max(initial=0)) < 0x7F80
-    return bool(np.isfinite(numbers).all())
+    return numbers.dtype.kind in "iu" or bool(np.isfinite(numbers).all())

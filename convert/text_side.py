@@ -48,6 +48,8 @@ def text_side(source: Source, recipe: Recipe, shards: Sequence[Shard]) -> dict[s
     metadata: dict[str, Any] = {"total_size": sum(shard.tensor_bytes for shard in shards)}
     if source.revision is not None:
         metadata |= {"source": source.repository, "source_revision": source.revision}
+    if source.adapter is not None:
+        metadata |= {"adapter": source.adapter.name, "adapter_sha256": source.adapter.digest}
     weight_map = dict(sorted((name, shard.file_name) for shard in shards for name in shard.places))
     files["config.json"] = _json(config)
     files[INDEX_FILE] = _json({"metadata": metadata, "weight_map": weight_map})

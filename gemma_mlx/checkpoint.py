@@ -32,7 +32,9 @@ SAMPLE_BYTES, SAMPLE_EVERY_BYTES, LEAST_SAMPLES = 256, 1 << 20, 16
 """Of a larger one so many bytes at so many places at least, evenly from its first byte to its last."""
 DTYPE_BYTES = {"BF16": 2, "F32": 4, "U32": 4, "U8": 1, "I64": 8}
 """What a Gemma 4 folder may hold (U32: packed numbers; U8: the scales of MLX's float modes; I64: the order of tokens
-in a drafter; each nothing else); float16 overflows in this model and is refused."""
+in a drafter; each nothing else)."""
+_STORED_BYTES = DTYPE_BYTES | {"F16": 2}
+"""The same of all files that are read: an adapter's factors may be float16; numbers of the model leave its range."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ def join_headers(folder: Path, infos: Iterable[TensorInfo]) -> dict[str, TensorI
     tensors: dict[str, TensorInfo] = {}
     for info in infos:
         name = canonical_name(info.name)
+        if info.dtype == "F16":
+            raise CheckpointError(
+                f"{info.file} holds float16 ({info.name}), in which Gemma 4 overflows; use the bfloat16 release"
+            )
         if name in tensors:
             raise CheckpointError(f"{folder} holds {info.name} twice; download or convert it again")
         tensors[name] = info
@@ -136,7 +142,7 @@ def tensor_files(folder: Path) -> list[Path]:
     files = named or sorted(folder.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"no *.safetensors in {folder}: {_what_else(folder)}")
-    missing = [file.name for file in files if not file.is_file()]
+    missing = [file.name for file in files if not os.path.isfile(file)]  # noqa: PTH113  # False also for a name that is too long
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} weight files, first {missing[0]}; finish the download")
     for file in named:
@@ -212,6 +218,8 @@ def parse_header(file: Path, size: int, raw: bytes) -> list[TensorInfo]:
     """The same for the header `raw` of a file of `size` bytes that may lie elsewhere."""
     try:
         header = json.loads(raw, object_pairs_hook=_refuse_duplicates)
+        if not all(isinstance(value, str) for value in (header.get("__metadata__") or {}).values()):
+            raise ValueError("its __metadata__ is not of texts")
         entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
         infos = [_info(file, 8 + len(raw), name, entry) for name, entry in entries.items()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -245,10 +253,8 @@ def _info(file: Path, base: int, name: str, entry: dict[str, Any]) -> TensorInfo
     start, stop = entry["data_offsets"]
     if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):  # True is none
         raise ValueError(f"{name} has shape {list(shape)} at bytes {start} to {stop}")
-    if dtype == "F16":
-        raise CheckpointError(f"{file} holds float16 ({name}), in which Gemma 4 overflows; use the bfloat16 release")
-    if dtype not in DTYPE_BYTES:
+    if dtype not in _STORED_BYTES:
         raise CheckpointError(f"{file} holds {name} as {dtype}; gemma-mlx reads {', '.join(DTYPE_BYTES)}")
-    if stop - start != math.prod(shape) * DTYPE_BYTES[dtype]:
+    if stop - start != math.prod(shape) * _STORED_BYTES[dtype]:
         raise ValueError(f"{name} has {stop - start} bytes for shape {list(shape)} of {dtype}")
     return TensorInfo(name, file, dtype, shape, base + start, base + stop)

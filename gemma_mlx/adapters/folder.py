@@ -69,8 +69,10 @@ def _check_numbers(file: Path, infos: Mapping[str, TensorInfo]) -> None:
     """Raises CheckpointError unless all are finite numbers. Reads one tensor at a time and keeps none."""
     arrays = _lazy(file)
     for name, info in infos.items():
-        if info.dtype not in ("BF16", "F32"):
-            raise CheckpointError(f"{file} holds {name} as {info.dtype}, an adapter has BF16 or F32; copy it again")
+        if info.dtype not in ("BF16", "F32", "F16"):
+            raise CheckpointError(
+                f"{file} holds {name} as {info.dtype}, an adapter has BF16, F32 or F16; copy it again"
+            )
         if not mx.isfinite(arrays.pop(name)).all().item():
             raise CheckpointError(f"{name} in {file} holds NaN or infinity; the training failed, or copy it again")
 
@@ -81,6 +83,11 @@ def _check_fit(folder: Path, parts: Parts, infos: Mapping[str, TensorInfo], shap
     advice = "name one that was trained on this model"
     changes: dict[str, tuple[int, ...]] = {f"{path}.weight": update.shape for path, update in parts.updates.items()}
     changes |= {path: infos[name].shape for path, name in parts.whole.items()}
+    if half := [name for name in parts.whole.values() if infos[name].dtype == "F16"]:
+        raise CheckpointError(
+            f"the adapter in {folder} cannot be used: {half[0]} is a whole tensor in float16, in which Gemma 4 "
+            "overflows; save it in bfloat16 or float32"
+        )
     for name, shape in changes.items():
         if name not in shapes:
             raise CheckpointError(

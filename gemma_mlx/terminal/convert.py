@@ -92,6 +92,7 @@ def convert(
         from convert.fuse import fuse as fused
         from convert.partial_folder import refuse_existing
         from convert.recipes import recipe_named
+        from convert.source import converted_bytes
         from gemma_mlx.home import find_adapter
 
         check_mixed_flags(recipe, target_gb, sensitivity, round_off_lattice=round_off_lattice)
@@ -101,15 +102,18 @@ def convert(
         rounds_on = None if recipe == MIXED or calibration is None else prompts_to_round_on(calibration, chosen)
         adapter = find_adapter(fuse) if fuse is not None else None
         refuse_existing(destination)
+        written_bytes = partial(converted_bytes, recipe=chosen) if target_gb is None else lambda _: int(target_gb * 1e9)
         bar = partial(_progress_bar, output)
         with (
             _saying_that_it_goes_on(destination, output),
-            opened(source, revision, low_disk, destination, chosen, output, bar) as found,
+            opened(source, revision, low_disk, destination, written_bytes, output, bar) as found,
         ):
             if adapter is not None:
                 found = fused(found, adapter)
             if target_gb is not None:
-                chosen = measured_recipe(found, destination, target_gb, calibration, sensitivity, output)
+                chosen = measured_recipe(
+                    found, destination, target_gb, calibration, sensitivity, output, restart=restart
+                )
             text = None if rounds_on is None else calibrated_on(found, rounds_on, output)
             with bar("converting") as progress:
                 report = convert_source(
@@ -127,6 +131,7 @@ def convert(
                 "revision": found.revision,
                 "recipe": chosen.name,
                 "calibration": None if text is None else calibration_figures(text),
+                "chosen_on": chosen.chosen_on or None,
                 "adapter": found.adapter.name if found.adapter else None,
                 "destination": str(destination),
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ def check_mixed_flags(
     if recipe == MIXED:
         if round_off_lattice:
             raise UsageError("--round rounds what is off the lattice of --recipe qat; leave it out with --recipe mixed")
-        if target_gb is None or not (math.isfinite(target_gb) and target_gb > 0):
+        if target_gb is None or not (math.isfinite(target_gb * 1e9) and target_gb > 0):
             raise UsageError("--recipe mixed fills a size: name it, as --recipe mixed --target-gb 7.5")
         return
     given = {"--target-gb": target_gb, "--sensitivity": sensitivity}
@@ -44,30 +45,40 @@ def measured_recipe(
     calibration: Path | None,
     sensitivity: Path | None,
     output: Output,
+    *,
+    restart: bool,
 ) -> Recipe:
-    """The recipe that fills `target_gb`, by what packing costs on the prompts in `calibration`."""
+    """The recipe that fills `target_gb`, by what packing costs on the prompts in `calibration`.
+
+    What would be refused after the measuring is refused before it.
+    """
+    from convert.calibrated import Calibration
     from convert.calibration import samples_of
-    from convert.measurement import measurement
-    from convert.mixed import default_file, mixed_recipe
+    from convert.disk_space import held_bytes, require_space
+    from convert.measurement import measured_modules, measurement
+    from convert.mixed import default_file, mixed_recipe, rest_beside
+    from convert.partial_folder import refuse_other_recipe, working_folder
     from convert.runnable import refuse_unrunnable
     from gemma_mlx.config import read_config
 
     refuse_unrunnable(source, "--recipe mixed")
-    config = read_config(source.folder)
-    samples = samples_of(source.folder, _exchanges(calibration, config.is_miniature))
+    config, target_bytes = read_config(source.folder), int(target_gb * 1e9)
+    exchanges = _exchanges(calibration, config.is_miniature)
+    rest_beside(source, measured_modules(config), target_bytes)
+    refuse_other_recipe(destination, MIXED, restart=restart)
+    require_space({destination: target_bytes - held_bytes(working_folder(destination))})
+    samples = samples_of(source.folder, exchanges)
     file = sensitivity or default_file(destination)
-    tokens = sum(len(sample.prompt) + len(sample.answer_ids) for sample in samples)
-    output.note(
-        f"measuring what packing each module costs, on {len(samples)} prompts with {tokens:,} tokens; {file} keeps it, "
-        "prompt by prompt"
-    )
+    measured_on = Calibration(tuple(samples))
+    output.note(f"measuring what packing each module costs, on {measured_on}; {file} keeps it, prompt by prompt")
 
     def progress(done: int, layers: int) -> None:
         output.status(f"measuring: {done} of {layers} layers ...")
 
     found = measurement(source.folder, config, source.identity, samples, file, progress)
     output.clear_status()
-    return mixed_recipe(source, found, int(target_gb * 1e9))
+    chosen = mixed_recipe(source, found, target_bytes)
+    return replace(chosen, chosen_on=f"{measured_on} (digest {measured_on.digest})")
 
 
 def _exchanges(calibration: Path | None, miniature: bool) -> list[Exchange]:

@@ -15,8 +15,9 @@ from gemma_mlx.terminal.output import Output
 
 if TYPE_CHECKING:
     from convert.hub import HubModel
-    from convert.recipes import Recipe
     from convert.source import Source
+    from gemma_mlx.config import Config
+    from gemma_mlx.drafter_config import DrafterConfig
 
 ProgressBar = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
 
@@ -27,11 +28,14 @@ def opened(
     revision: str | None,
     low_disk: bool,
     destination: Path,
-    recipe: Recipe,
+    written_bytes: Callable[[Config | DrafterConfig], int],
     output: Output,
     bar: ProgressBar,
 ) -> Iterator[Source]:
-    """The source. One on the Hub is downloaded before, or with `low_disk` while it is read."""
+    """The source. One on the Hub is downloaded before, or with `low_disk` while it is read.
+
+    `written_bytes` tells what a model will take at `destination`, for which there must be room beside the download.
+    """
     refuse_other_format(named)
     if os.path.isdir(named):  # noqa: PTH112  # False also for a name that is too long
         for flag, given in (("--revision", revision is not None), ("--low-disk", low_disk)):
@@ -58,7 +62,7 @@ def opened(
         with _streamed(repository, at or revision, output) as source:
             yield source
     else:
-        yield _downloaded(repository, at or revision, destination, recipe, output, bar)
+        yield _downloaded(repository, at or revision, destination, written_bytes, output, bar)
 
 
 @contextmanager
@@ -77,12 +81,17 @@ def _streamed(repository: str, revision: str | None, output: Output) -> Iterator
 
 
 def _downloaded(
-    repository: str, revision: str | None, destination: Path, recipe: Recipe, output: Output, bar: ProgressBar
+    repository: str,
+    revision: str | None,
+    destination: Path,
+    written_bytes: Callable[[Config | DrafterConfig], int],
+    output: Output,
+    bar: ProgressBar,
 ) -> Source:
     from convert.disk_space import held_bytes, require_space
     from convert.hub import UnreachableError, download_text, download_weights, find, find_cached, missing_weights
     from convert.partial_folder import working_folder
-    from convert.source import converted_bytes, model_config, read_source
+    from convert.source import model_config, read_source
 
     try:
         model = find(repository, revision)
@@ -96,7 +105,7 @@ def _downloaded(
     missing = missing_weights(model, text)
     if missing:
         missing_bytes = sum(file.missing_bytes for file in missing)
-        to_write = converted_bytes(model_config(text), recipe) - held_bytes(working_folder(destination))
+        to_write = written_bytes(model_config(text)) - held_bytes(working_folder(destination))
         require_space({missing[0].blob.parent: missing_bytes, destination: to_write})
         count = f"{len(missing)} file{'s' if len(missing) > 1 else ''}"
         output.note(f"{_title(model)}: downloading {count}, {_size(missing_bytes)}, to {missing[0].blob.parent.parent}")

@@ -135,6 +135,12 @@ CASES: list[tuple[str, dict[str, Any], Callable[[Tensors], object], str]] = [
     ("peft_rslora", {"target_modules": ["q_proj"]}, lambda _: None, "target_modules do not name"),
     ("peft_rslora", {"target_modules": 5}, lambda _: None, "target_modules is 5"),
     ("peft_dora", {"r": "2"}, lambda _: None, "r is '2'"),
+    (
+        "full",
+        {},
+        replaced("language_model.model.layers.11.layer_scalar", lambda array: array.astype(mx.float16)),
+        "layer_scalar is a whole tensor in float16, in which Gemma 4 overflows; save it in bfloat16",
+    ),
     # damaged
     ("lora", {}, replaced(f"{LORA_Q}.lora_a", lambda array: array * mx.nan), "lora_a in .* NaN"),
     ("full", {}, replaced("language_model.model.layers.11.layer_scalar", lambda array: array / 0), "infinity"),
@@ -176,3 +182,18 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
 def test_every_spelling_of_a_module_is_that_module(tmp_path: Path, old: str, new: str) -> None:
     spelled = adapter_for(TINY, changed(tmp_path / "changed", "qlora", {}, renamed(old, new)))
     assert spelled.updates.keys() == adapter_for(TINY, ADAPTERS / "qlora").updates.keys()
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "peft_rslora"])
+def test_factors_in_float16_are_taken(tmp_path: Path, name: str) -> None:
+    def half(tensors: Tensors) -> None:
+        tensors |= {
+            key: array.astype(mx.float16) for key, array in tensors.items() if ".lora_" in key or key[-2:] == ".m"
+        }
+
+    exact, found = adapter_for(TINY, ADAPTERS / name), adapter_for(TINY, changed(tmp_path / name, name, {}, half))
+    assert found.updates.keys() == exact.updates.keys()
+    for path, update in found.updates.items():
+        assert update.up.dtype == mx.float16
+        rows = mx.zeros(update.shape)
+        assert mx.allclose(update.added_to(rows, 0), exact.updates[path].added_to(rows, 0), rtol=2**-8, atol=1e-4)

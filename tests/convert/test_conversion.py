@@ -200,6 +200,21 @@ def test_number_that_is_none_is_refused_and_nothing_is_left(tmp_path: Path, name
     _refused(write_source(tmp_path / "source", tensors), tmp_path / "out", f"{name} .* holds NaN or infinity")
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("norm", mx.float32), ("embed_tokens", mx.float32), ("embed_tokens", mx.bfloat16)]
+)
+def test_a_number_that_bfloat16_or_a_scale_cannot_hold_is_refused(tmp_path: Path, name: str, dtype: mx.Dtype) -> None:
+    """In float32 alone; or both ends of bfloat16 in one group, whose range is beyond it."""
+    tensors = source_tensors()
+    name = f"model.language_model.{name}.weight"
+    numbers = tensors[name].astype(dtype)
+    numbers.reshape(-1)[:2] = 0
+    row = numbers[0] if numbers.ndim == 2 else numbers
+    row[:2] = mx.array([3.4e38, -3.4e38]) if dtype == mx.float32 else mx.array([3.3e38, -3.3e38])
+    tensors[name] = mx.concatenate([row[None], numbers[1:]]) if numbers.ndim == 2 else row
+    _refused(write_source(tmp_path / "source", tensors), tmp_path / "out", f"{name} comes to NaN or infinity")
+
+
 def test_full_disk_is_foreseen_with_both_numbers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
     _refused(source, tmp_path / "out", r"0\.\d+ GB are still to be written to .*/out, and 0\.00 GB are free there")
@@ -211,6 +226,28 @@ def test_existing_destination_is_kept(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists and is not overwritten"):
         convert_checkpoint(source, tmp_path / "out", "4bit")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_what_came_to_the_destination_meanwhile_is_kept_and_moved_away_it_goes_on(source: Path, tmp_path: Path) -> None:
+    def appears(done: int, total: int) -> None:
+        (tmp_path / "out").mkdir(exist_ok=True)
+
+    with pytest.raises(
+        CheckpointError, match=r"out has appeared meanwhile; move it away; out\.partial keeps what is done"
+    ):
+        convert_checkpoint(source, tmp_path / "out", "4bit", progress=appears)
+    (tmp_path / "out").rmdir()
+    convert_checkpoint(source, tmp_path / "out", "4bit")
+    convert_checkpoint(source, tmp_path / "again", "4bit")
+    out, again = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("out", "again"))
+    assert out == again
+
+
+def test_nothing_is_converted_into_a_folder_that_is_not_finished(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.partial").mkdir()
+    with pytest.raises(UsageError, match=r"model is not finished: .*model\.partial is still there"):
+        convert_checkpoint(source, tmp_path / "model" / "drafter", "4bit")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.partial", "source"]
 
 
 def test_dangling_link_as_destination_is_refused_before_any_work(source: Path, tmp_path: Path) -> None:

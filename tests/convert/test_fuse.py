@@ -15,6 +15,7 @@ from convert.fuse import fuse
 from convert.partial_folder import partial_path
 from convert.recipes import recipe_named
 from convert.source import Source, read_source
+from gemma_mlx.checkpoint import INDEX_FILE
 from gemma_mlx.config import read_config
 from gemma_mlx.errors import CheckpointError, UsageError
 from gemma_mlx.home import miniature_folder
@@ -60,12 +61,17 @@ def test_the_written_model_is_the_loaded_one_but_for_the_rounding_to_bfloat16(tm
     assert mx.abs(written - wanted).max() <= 2.0**-8 * mx.abs(wanted).max()
 
 
-def test_every_recipe_takes_it_and_the_source_names_it(tmp_path: Path, adapter: Path) -> None:
-    source = fused_miniature(adapter)
+@pytest.mark.parametrize("recipe", ["4bit", "4bit-g32", "6bit", "8bit", "bf16"])
+def test_every_recipe_takes_it_and_what_is_written_names_it(tmp_path: Path, adapter: Path, recipe: str) -> None:
+    source, chosen = fused_miniature(adapter), recipe_named(recipe)
     assert source.adapter is not None
-    assert source.adapter.name == "adapter"
-    report = convert_source(source, tmp_path / "fused", recipe_named("4bit"))
-    plain = convert_source(read_source(miniature_folder()), tmp_path / "plain", recipe_named("4bit"))
+    report = convert_source(source, tmp_path / "fused", chosen)
+    plain = convert_source(read_source(miniature_folder()), tmp_path / "plain", chosen)
+    card = (tmp_path / "fused" / "README.md").read_text(encoding="utf-8")
+    assert f"with the adapter `adapter` (sha256 {source.adapter.digest}) in it" in card
+    assert "adapter" not in (tmp_path / "plain" / "README.md").read_text(encoding="utf-8")
+    metadata = json.loads((tmp_path / "fused" / INDEX_FILE).read_text(encoding="utf-8"))["metadata"]
+    assert metadata["adapter"] == "adapter"
     assert report.bits_per_weight == plain.bits_per_weight
     fused_tensors, plain_tensors = (read_tensors(weights_file(tmp_path / name)) for name in ("fused", "plain"))
     differ = {name for name, array in plain_tensors.items() if not mx.array_equal(array, fused_tensors[name])}

@@ -191,3 +191,15 @@ def test_packed_numbers_that_are_none_are_refused(source: Path, tmp_path: Path) 
         with pytest.raises(CheckpointError, match=r"embed_tokens\.scales .* holds NaN or infinity"):
             convert_checkpoint(tmp_path / "once", tmp_path / "twice", recipe)
         assert not (tmp_path / "twice").exists()
+
+
+@pytest.mark.parametrize("recipe", ["4bit", "bf16"])
+def test_scales_that_come_to_infinity_are_refused(source: Path, tmp_path: Path, recipe: str) -> None:
+    """The largest bfloat16 in each, so that codes times scale are beyond it."""
+    convert_checkpoint(source, tmp_path / "once", "8bit")
+    tensors = loaded(tmp_path / "once")
+    tensors[f"{EMBEDDING}.scales"][3, 0] = 3e38
+    mx.save_safetensors(str(tmp_path / "once/model-00001-of-00001.safetensors"), tensors)
+    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight comes to NaN or infinity"):
+        convert_checkpoint(tmp_path / "once", tmp_path / "twice", recipe)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["once", "source"]

@@ -78,12 +78,16 @@ def test_20_kills_at_random_places_and_moments_change_no_byte(source: Path, tmp_
     assert _start(source, tmp_path / "whole").wait() == 0
     whole, run_s = contents(tmp_path / "whole"), time.perf_counter() - began
     written = sum(len(content) for name, content in whole.items() if name.endswith(".safetensors"))
-    chance, out, kills, went_on = random.Random(4), tmp_path / "out", 0, 0
+    chance, out, kills, went_on, rounds = random.Random(4), tmp_path / "out", 0, 0, 0
     while kills < 20 or went_on < 5:
+        rounds += 1
+        by_time = rounds % 3 == 0  # in the other rounds it kills itself after so many bytes
         went_on += bool(Journal(tmp_path / "out.partial" / JOURNAL_FILE).finished)
-        process = _start(source, out, *([chance.randrange(written // 3)] if kills % 3 else []))
+        began = time.perf_counter()
+        process = _start(source, out, *([] if by_time else [chance.randrange(written // 3)]))
         with suppress(subprocess.TimeoutExpired):
-            process.wait(None if kills % 3 else chance.uniform(0.5, 1.0) * run_s)
+            process.wait(chance.uniform(0.5, 1.0) * run_s if by_time else None)
+            run_s = min(run_s, time.perf_counter() - began) if by_time else run_s
         process.kill()
         kills += process.wait() == -signal.SIGKILL
         if out.exists():  # whole, also where the kill came after the renaming
@@ -339,3 +343,25 @@ def test_a_damaged_source_leaves_nothing_of_a_conversion_that_went_on(source: Pa
     with pytest.raises(CheckpointError, match="ended inside"):
         convert(source, tmp_path / "out", progress=truncate)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_kill_while_what_was_left_is_thrown_away_leaves_what_the_next_run_knows(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the order is in which the disk lists a folder."""
+    left, listed = stop_at(0.6, source, tmp_path / "out"), Path.iterdir
+
+    def journal_first(folder: Path) -> list[Path]:
+        return sorted(listed(folder), key=lambda path: path.name != JOURNAL_FILE)
+
+    def killed(folder: Path) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", journal_first)
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(Stopped):
+            convert_checkpoint(source, tmp_path / "out", "8bit", restart=True)
+    assert (left / JOURNAL_FILE).exists()
+    convert_checkpoint(source, tmp_path / "out", "8bit", restart=True)
+    assert not left.exists()

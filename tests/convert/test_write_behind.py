@@ -14,7 +14,7 @@ from convert.write_behind import WriteBehind
 
 
 class SlowShard(ShardWriter):
-    """Whose disk takes the first rows only after a while, or when told."""
+    """Whose disk takes no rows before it is told to."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, plan_shards([[OutputTensor("a", "U32", (100,))]], 1000)[0])
@@ -22,7 +22,7 @@ class SlowShard(ShardWriter):
         self.written = 0
 
     def write(self, name: str, numbers: npt.NDArray[np.generic]) -> None:
-        self.may_write.wait(0.2)
+        assert self.may_write.wait(30)
         super().write(name, numbers)
         self.written += len(numbers)
 
@@ -34,7 +34,11 @@ def test_no_more_than_so_many_bytes_wait_for_the_disk(tmp_path: Path, monkeypatc
         for _ in range(2):
             writer.write("a", rows)
         assert shard.written == 0  # both fit
-        writer.write("a", rows)
-        assert shard.written >= 10
+        third = threading.Thread(target=writer.write, args=["a", rows])
+        third.start()
+        third.join(0.1)
+        assert third.is_alive()  # until the disk has taken the first
         shard.may_write.set()
+        third.join()
+        assert shard.written >= 10
     assert shard.written == 30
