@@ -134,22 +134,36 @@ def test_the_needle_says_that_the_miniature_is_a_toy(run: Run) -> None:
 
 
 def test_ctrl_c_prints_what_was_measured() -> None:
-    command = [sys.executable, "-m", "gemma_mlx", "bench", "memory", "-m", str(TINY), "--contexts", "256,4096"]
+    contexts = [256, 512, 1024, 1536, 2048, 3072, 4096]  # it is stopped in the second, or a later one where it is slow
+    command = [sys.executable, "-m", "gemma_mlx", "bench", "memory", "-m", str(TINY)]
     with subprocess.Popen(
-        [*command, "--tokens", "200", "--prefill-tokens", "0", "--layouts", "shared"],
+        [
+            *command,
+            "--contexts",
+            ",".join(map(str, contexts)),
+            "--tokens",
+            "200",
+            "--prefill-tokens",
+            "0",
+            "--layouts",
+            "shared",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as running:
         assert running.stderr is not None
         for line in running.stderr:
-            if line.startswith("1 of 2"):
+            if line.startswith("1 of 7"):
                 running.send_signal(signal.SIGINT)
                 break
         out, told = running.communicate(timeout=60)
     assert running.returncode == 130
     report = json.loads(out)
-    assert [point["context_tokens"] for point in report["points"]] == [256]
+    measured = [point["context_tokens"] for point in report["points"]]
+    assert measured == contexts[: len(measured)]
+    assert 0 < len(measured) < len(contexts)
+    assert not any("error" in point for point in report["points"])
     assert "interrupted" in told
     assert "Traceback" not in told
 
