@@ -144,14 +144,15 @@ def _ffmpeg_frames(
     """(rate in Hz, mono samples) of each frame of `stream`, in the order of the file."""
     import av
 
-    to_float = av.AudioResampler(format="fltp")
+    to_float = av.AudioResampler(format="flt")  # packed: a frame has 8 planes, and may have more channels
     with damage_in_one_line(name):
         for packet in whole_packets(container, name):
             if packet.stream_index != stream.index:
                 continue
             for frame in stream.decode(packet):
                 for converted in to_float.resample(frame):
-                    yield frame.sample_rate, converted.to_ndarray().mean(axis=0, dtype=np.float32)
+                    samples = converted.to_ndarray().reshape(-1, len(converted.layout.channels))  # [n, channels]
+                    yield frame.sample_rate, samples.mean(axis=1, dtype=np.float32)
 
 
 def _joined(frames: Iterable[tuple[int, NDArray[np.float32]]], name: str) -> Blocks:

@@ -69,17 +69,19 @@ def test_lossless_sound_in_mpeg_4_keeps_its_samples() -> None:
     assert np.allclose(heard, samples, atol=2**-15)
 
 
-def test_channels_in_mpeg_4_are_averaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("layout", "channels"), [("stereo", 2), ("7.1", 8), ("9 channels", 9), ("hexadecagonal", 16)])
+def test_channels_in_mpeg_4_are_averaged(layout: str, channels: int, tmp_path: Path) -> None:
     import av
 
-    left, right = tone(0.5, 16_000, 300), tone(0.5, 16_000, 500)
-    with av.open(tmp_path / "two.m4a", "w", format="ipod") as container:
-        stream = container.add_stream("alac", rate=16_000, layout="stereo")
-        frame = av.AudioFrame.from_ndarray(np.stack([left, right]), format="fltp", layout="stereo")
+    tones = np.stack([tone(0.5, 16_000, 300 + 20 * channel) for channel in range(channels)])
+    with av.open(tmp_path / "many.mov", "w", format="mov") as container:
+        stream = container.add_stream("pcm_s16le", rate=16_000, layout=layout)
+        packed = np.round(tones.T * 2**15).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
         frame.sample_rate = 16_000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert np.allclose(read_waveform(tmp_path / "two.m4a"), (left + right) / 2, atol=2**-14)
+    assert np.allclose(read_waveform(tmp_path / "many.mov"), tones.mean(axis=0), atol=2**-14)
 
 
 @pytest.mark.parametrize("form", ["WAV", "MATROSKA"])
