@@ -75,6 +75,8 @@ def whole_packets(container: InputContainer, name: str) -> Iterator[Packet[Any]]
             counts[packet.stream_index] += 1
         yield packet
     promised = Fraction(container.duration or 0, 1_000_000)
+    if container.format.name.startswith("matroska") and 0 < first < promised:
+        first = Fraction(0)  # Matroska's duration is the time of its end
     if cut or last - first < promised - gap - _TOLERANCE_S:
         raise InputError(
             f"{name} ends early: {float(last - first):.1f} of {float(promised):.1f} s are there; "

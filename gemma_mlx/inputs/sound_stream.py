@@ -24,7 +24,7 @@ from gemma_mlx.inputs.seekable import seekable_file
 from gemma_mlx.inputs.sound_headers import FIRST_BYTES, refuse_cut
 
 if TYPE_CHECKING:
-    from av import AudioStream
+    from av import AudioFrame, AudioStream
     from av.container import InputContainer
 
 SAMPLE_RATE_HZ = 16_000
@@ -33,6 +33,8 @@ WaveformSource = Path | str | bytes | BinaryIO | tuple[NDArray[Any], int]
 Blocks = Generator[NDArray[np.float32], None, None]
 
 _BLOCK_SAMPLES = 1 << 18
+_SMALLEST_HOLE_S = 0.1  # Containers round the times of their frames, and encoders put some samples before the first.
+_MOST_FILLED_S = 6 * 3600  # A damaged time can lie years ahead.
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 768_000  # A damaged header can claim any; 1 Hz would grow 16,000 times.
 _INTEGER_SCALE = {"int16": 1 / (1 << 15), "int32": 1 / (1 << 31)}  # As soundfile scales them.
 _REFUSAL = "is not a sound that can be read (WAV, FLAC, OGG, MP3, M4A, AAC, AIFF, CAF, video); convert it to WAV"
@@ -129,7 +131,8 @@ def _of_ffmpeg(file: BinaryIO, name: str) -> Iterator[_Decoded]:
             raise InputError(f"{name} has no sound track; attach a file that has one")
         stream = container.streams.audio[0]
         if stream.duration is not None and stream.time_base is not None:
-            duration_s: float | None = float(stream.duration * stream.time_base)
+            late_s = float((stream.start_time or 0) * stream.time_base) - _begin_s(container)
+            duration_s: float | None = max(0.0, late_s) + float(stream.duration * stream.time_base)
         else:
             duration_s = container.duration / 1e6 if container.duration else None
         frames = _ffmpeg_frames(container, stream, name)
@@ -141,18 +144,46 @@ def _of_ffmpeg(file: BinaryIO, name: str) -> Iterator[_Decoded]:
 def _ffmpeg_frames(
     container: InputContainer, stream: AudioStream, name: str
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(rate in Hz, mono samples) of each frame of `stream`, in the order of the file."""
+    """(rate in Hz, mono samples) of each frame of `stream`, in the order of the file.
+
+    Every sample is at its time from the beginning of the container: there is silence where the sound begins later than
+    the pictures, and where it has a hole. InputError where there would be hours of it.
+    """
     import av
 
     to_float = av.AudioResampler(format="flt")  # packed: a frame has 8 planes, and may have more channels
+    given = filled = 0
     with damage_in_one_line(name):
         for packet in whole_packets(container, name):
             if packet.stream_index != stream.index:
                 continue
             for frame in stream.decode(packet):
+                hole = _hole(frame, given, _begin_s(container))
+                filled, given = filled + hole, given + hole
+                if filled > _MOST_FILLED_S * frame.sample_rate:
+                    raise InputError(
+                        f"{name} has holes of {filled / frame.sample_rate:,.0f} s in its sound, by times that may be "
+                        "damaged; convert it to WAV"
+                    )
+                for start in range(0, hole, _BLOCK_SAMPLES):
+                    yield frame.sample_rate, np.zeros(min(_BLOCK_SAMPLES, hole - start), dtype=np.float32)
                 for converted in to_float.resample(frame):
                     samples = converted.to_ndarray().reshape(-1, len(converted.layout.channels))  # [n, channels]
+                    given += len(samples)
                     yield frame.sample_rate, samples.mean(axis=1, dtype=np.float32)
+
+
+def _hole(frame: AudioFrame, given: int, begin_s: float) -> int:
+    """How many samples lie between the first `given` and `frame`, by its time; 0 where that is next to nothing."""
+    if frame.time is None:
+        return 0
+    hole = round((frame.time - begin_s) * frame.sample_rate) - given
+    return hole if hole > _SMALLEST_HOLE_S * frame.sample_rate else 0
+
+
+def _begin_s(container: InputContainer) -> float:
+    """The time of the first of all its streams."""
+    return (container.start_time or 0) / 1e6
 
 
 def _joined(frames: Iterable[tuple[int, NDArray[np.float32]]], name: str) -> Blocks:

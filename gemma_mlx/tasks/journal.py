@@ -20,7 +20,7 @@ from gemma_mlx.kept_lines import KeptLines
 from gemma_mlx.tasks.listening import Heard
 from gemma_mlx.tasks.windows import Window
 
-FORM = 1
+FORM = 2
 """Goes up when the same settings would be heard or cut otherwise."""
 _END_BYTES = 1 << 20
 _KEPT_S = 30 * 86_400

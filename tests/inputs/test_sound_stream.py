@@ -5,7 +5,9 @@ import os
 import tempfile
 import threading
 import tracemalloc
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +118,72 @@ def write_matroska(path: Path, minute: NDArray[np.int16]) -> None:
             frame.sample_rate, frame.pts = 4_000, index * len(minute)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def write_at(path: Path, form: str, codec: str, times_s: list[float], *, pictures: int = 0) -> bytes:
+    """Half a second of tone at each time, beside a second for each of the `pictures`."""
+    import av
+
+    with av.open(path, "w", format=form) as container:
+        video = None
+        if pictures:
+            video = container.add_stream("mpeg4", rate=1)
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        stream = container.add_stream(codec, rate=16_000, layout="mono")
+        packets = []
+        for index in range(pictures):
+            picture = av.VideoFrame.from_ndarray(numbered(1)[0], format="rgb24")
+            picture.pts = index
+            packets += video.encode(picture)
+        for place_s in times_s:
+            samples = (tone(0.5, 16_000) * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, round(place_s * 16_000), Fraction(1, 16_000)
+            packets += stream.encode(frame)
+        packets += [packet for encoder in (video, stream) if encoder for packet in encoder.encode(None)]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path.read_bytes()
+
+
+def loud_s(heard: NDArray[np.float32]) -> list[tuple[float, float]]:
+    """From when to when it is loud."""
+    loud = np.abs(heard).reshape(-1)[: len(heard) // 160 * 160].reshape(-1, 160).max(axis=1) > 0.2
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], loud, [False]])))
+    return [(first / 100, last / 100) for first, last in zip(edges[::2], edges[1::2], strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("form", "codec", "times_s", "pictures", "expected_s"),
+    [
+        ("matroska", "pcm_s16le", [3, 3.5], 5, [(3, 4)]),
+        ("mp4", "alac", [3, 3.5], 5, [(3, 4)]),
+        ("matroska", "pcm_s16le", [0, 3], 5, [(0, 0.5), (3, 3.5)]),
+        ("matroska", "pcm_s16le", [0, 3], 0, [(0, 0.5), (3, 3.5)]),
+        ("matroska", "pcm_s16le", [3, 3.55], 0, [(0, 1)]),  # alone it begins when it begins, and 0.05 s are rounding
+    ],
+)
+def test_sound_is_at_its_time(
+    form: str, codec: str, times_s: list[float], pictures: int, expected_s: list[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "film"
+    data = write_at(path, form, codec, times_s, pictures=pictures)
+    assert np.allclose(loud_s(read_waveform(path)), expected_s, atol=0.06)
+    path.write_bytes(data[: len(data) * 3 // 4])
+    with pytest.raises(InputError, match=r"film ends early|film is damaged"):
+        read_waveform(path)
+
+
+def test_a_hole_is_given_in_blocks_and_one_of_years_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "film.mka"
+    write_at(path, "matroska", "pcm_s16le", [0, 600])
+    with open_sound(path) as sound:
+        lengths = [len(block) for block in sound.blocks]
+    assert sum(lengths) == 600.5 * SAMPLE_RATE_HZ
+    assert max(lengths) < 2 * sound_stream._BLOCK_SAMPLES
+    write_at(path, "matroska", "pcm_s16le", [0, 1e8])
+    with pytest.raises(InputError, match=r"film\.mka has holes of 100,000,000 s in its sound"):
+        read_waveform(path)
 
 
 def test_pipe_is_read_like_a_file(tmp_path: Path) -> None:
