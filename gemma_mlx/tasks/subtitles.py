@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
+from gemma_mlx.errors import GemmaError
 from gemma_mlx.tasks.transcript import PRECISION_S, Segment
 
 Format = Literal["txt", "srt", "vtt", "tsv", "json"]
@@ -26,7 +27,10 @@ LINE_CHARACTERS = 42
 
 
 def written(segments: Iterable[Segment], format: Format, about: dict[str, Any]) -> Iterator[str]:
-    """The transcript in `format`, piece by piece; `about` is what else JSON says of the recording."""
+    """The transcript in `format`, piece by piece; `about` is what else JSON says of the recording.
+
+    Where `segments` end in an error, JSON says which one, is whole all the same, and the error goes on.
+    """
     writers: dict[Format, Callable[[Iterable[Segment]], Iterator[str]]] = {
         "txt": _txt,
         "srt": _srt,
@@ -86,8 +90,12 @@ def _tsv(segments: Iterable[Segment]) -> Iterator[str]:
 def _json(segments: Iterable[Segment], about: dict[str, Any]) -> Iterator[str]:
     head = json.dumps({**about, "precision_s": PRECISION_S}, ensure_ascii=False)
     yield head[:-1] + ', "segments": ['
-    for number, segment in enumerate(segments):
-        yield ("," if number else "") + "\n  " + json.dumps(as_object(segment), ensure_ascii=False)
+    try:
+        for number, segment in enumerate(segments):
+            yield ("," if number else "") + "\n  " + json.dumps(as_object(segment), ensure_ascii=False)
+    except GemmaError as error:
+        yield f'\n], "error": {json.dumps(str(error), ensure_ascii=False)}}}'
+        raise
     yield "\n]}"
 
 

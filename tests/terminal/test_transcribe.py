@@ -20,6 +20,7 @@ from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.inputs.waveform import read_waveform
 from gemma_mlx.terminal import transcribe_run
 from gemma_mlx.terminal.recordings import Recording
+from tests.inputs.clips import clip
 from tests.terminal.conftest import Run
 
 RATE_HZ = 16_000
@@ -220,6 +221,16 @@ def test_a_recording_that_ends_early_leaves_no_file(run: Run, talk: Path, tmp_pa
     assert (ended.code, ended.out, len(ended.errors)) == (1, "", 1)
     assert "ends early" in ended.errors[0]
     assert not list((tmp_path / "out").rglob("*"))
+
+
+def test_json_of_a_recording_that_ends_early_is_a_whole_document(run: Run, talk: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.mka"
+    whole = clip([], "matroska", sound=read_waveform(talk), rate_hz=RATE_HZ)
+    cut.write_bytes(whole[: len(whole) * 9 // 10])
+    ended = run("transcribe", cut, "--format", "json")
+    found = json.loads(ended.out)
+    assert (ended.code, ended.errors) == (1, [f"error: {found['error']}"])
+    assert " ".join(segment["text"] for segment in found["segments"]) == expected_of(*CLIPS[:2])
 
 
 def test_silence_is_not_sent_to_the_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
