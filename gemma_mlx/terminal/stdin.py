@@ -1,9 +1,11 @@
-"""What is piped in: text for the prompt, or the bytes of one picture or sound. One reader only."""
+"""What is piped in: text for the prompt, or the bytes of one picture or sound. stdin has one reader only."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
 
 from gemma_mlx.errors import InputError, UsageError
@@ -44,8 +46,13 @@ def read_text() -> str:
 
 
 def media_source(name: str) -> str | bytes:
-    """The file called `name`, or what is piped in where that is `-`."""
-    return read_bytes() if name == STDIN else name
+    """The file called `name`, or what is piped in where that is `-` or a named pipe, which can be read only once."""
+    if name == STDIN:
+        return read_bytes()
+    with suppress(OSError, ValueError):  # whoever opens it next says what is wrong with it
+        if Path(name).is_fifo():
+            return Path(name).read_bytes()
+    return name
 
 
 def binary() -> BinaryIO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -84,7 +85,8 @@ class TranscribeRun:
                 try:
                     with ExitStack() as stack:
                         journal = None
-                        if path := recording.path:
+                        path = recording.path
+                        if path and os.path.isfile(path):  # noqa: PTH113  # a pipe can be read only once
                             identity = {**_identity(recording_identity, path), **self._settings}
                             journal = stack.enter_context(Journal(home() / "transcripts", identity, restart=restart))
                             journals.append(journal)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,19 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return Ended(int(end.value.code or 0), written.out, written.err)
 
     return run_command
+
+
+@contextmanager
+def named_pipe(data: bytes) -> Iterator[Path]:
+    """The name of a pipe with `data` in it, as a shell gives for <(...). It is to be read once."""
+    reading, writing = os.pipe()
+    writer = threading.Thread(target=lambda: (os.write(writing, data), os.close(writing)))
+    writer.start()
+    try:
+        yield Path(f"/dev/fd/{reading}")
+    finally:
+        os.close(reading)
+        writer.join()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.terminal.conftest import Run
+from tests.terminal.conftest import Run, named_pipe
 
 
 def test_a_caption_of_one_file_is_just_the_caption(run: Run, media: Path) -> None:
@@ -45,6 +45,12 @@ def test_a_caption_takes_another_prompt_and_stdin(run: Run, media: Path) -> None
     )
     default = run("caption", media / "picture.png", "-n", 2, "--json")
     assert json.loads(ended.out)["prompt_tokens"] != json.loads(default.out)["prompt_tokens"]
+
+
+def test_a_pipe_with_a_name_is_a_picture(run: Run, media: Path) -> None:
+    with named_pipe((media / "picture.png").read_bytes()) as pipe:
+        ended = run("caption", pipe, "-n", 3)
+    assert (ended.code, ended.out) == (0, run("caption", media / "picture.png", "-n", 3).out)
 
 
 def test_two_readers_of_stdin_are_wrong_usage(run: Run) -> None:

@@ -21,7 +21,7 @@ from gemma_mlx.inputs.waveform import read_waveform
 from gemma_mlx.terminal import transcribe_run
 from gemma_mlx.terminal.recordings import Recording
 from tests.inputs.clips import clip
-from tests.terminal.conftest import Run
+from tests.terminal.conftest import Run, named_pipe
 
 RATE_HZ = 16_000
 CLIPS = [f"speech-{number:02}.flac" for number in (0, 2, 5)]
@@ -67,6 +67,13 @@ def test_stdin_is_a_recording_and_its_transcript_can_be_piped_on(talk: Path) -> 
     assert ended.returncode == 0, ended.stderr
     assert Path(f"{talk}.txt").read_text(encoding="utf-8").split() == expected_of(*CLIPS).split()
     assert ended.stdout.strip()
+
+
+def test_a_pipe_with_a_name_is_read_once(run: Run, own_home: Path) -> None:
+    with named_pipe((samples_folder() / CLIPS[0]).read_bytes()) as pipe:
+        ended = run("transcribe", pipe)
+    assert (ended.code, ended.out) == (0, f"{expected_of(CLIPS[0])}\n")
+    assert not (own_home / "transcripts").exists()
 
 
 def test_events_are_one_object_a_line(run: Run, talk: Path) -> None:
