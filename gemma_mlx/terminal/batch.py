@@ -105,12 +105,10 @@ class Batch:
 
     def _reply(self, file: str, work: _Work) -> tuple[Reply, bool]:
         """The answer about `file`, and whether it was known from the journal."""
-        from gemma_mlx.answer import Reply
-
         source = stdin.media_source(file)
         digest = file_digest(source) if work.journal is not None else ""
         if work.journal is not None and (found := work.journal.find(digest)) is not None:
-            return Reply(**found), True
+            return found, True
         if self.sidecars is not None:
             self.sidecars.check(file)
         prepared = work.prepare(source)
@@ -118,7 +116,7 @@ class Batch:
             self.output.note(prepared.label)
         reply = work.answer(prepared)
         if work.journal is not None:
-            work.journal.keep(digest, vars(reply))
+            work.journal.keep(digest, reply)
         return reply, False
 
     def _give(self, file: str, reply: Reply, known: bool) -> None:

@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.home import home
 from gemma_mlx.kept_lines import KeptLines
+
+if TYPE_CHECKING:
+    from gemma_mlx.answer import Reply
 
 FOLDER = "captions"
 
@@ -28,9 +31,11 @@ class Journal:
         """`question` is all that decides an answer but the file: prompt, model, settings, in JSON values."""
         named = hashlib.blake2b(json.dumps(question, sort_keys=True).encode(), digest_size=16).hexdigest()
         self.path = home() / FOLDER / f"{named}.jsonl"
-        self._answers: dict[str, dict[str, Any]] = {}
+        self._answers: dict[str, Reply] = {}
 
     def __enter__(self) -> Journal:
+        from gemma_mlx.answer import Reply
+
         try:
             self._lines = KeptLines(self.path)
         except BlockingIOError:
@@ -39,7 +44,7 @@ class Journal:
             raise self._failure(error) from error
         for entry in self._lines.found:
             with suppress(KeyError, TypeError):  # a damaged line is a picture asked about once more
-                self._answers[entry["digest"]] = entry["answer"]
+                self._answers[entry["digest"]] = Reply(**entry["answer"])
         return self
 
     def __exit__(
@@ -47,17 +52,17 @@ class Journal:
     ) -> None:
         self._lines.close()
 
-    def find(self, digest: str) -> dict[str, Any] | None:
+    def find(self, digest: str) -> Reply | None:
         """The answer about the file with this digest."""
         return self._answers.get(digest)
 
-    def keep(self, digest: str, answer: Mapping[str, Any]) -> None:
+    def keep(self, digest: str, answer: Reply) -> None:
         """Brings an answer to the disk. GemmaError where the disk does not let us."""
         try:
-            self._lines.add({"digest": digest, "answer": answer})
+            self._lines.add({"digest": digest, "answer": vars(answer)})
         except OSError as error:
             raise self._failure(error) from error
-        self._answers[digest] = dict(answer)
+        self._answers[digest] = answer
 
     def _failure(self, error: OSError) -> GemmaError:
         return GemmaError(f"cannot keep answers in {self.path}: {error.strerror or error}; leave --resume out")

@@ -29,6 +29,8 @@ class Sidecars:
         for file in files:
             if file == STDIN:
                 raise UsageError(f"--format {format} writes beside the picture, and stdin has no place; name a file")
+            if not Path(file).name:
+                raise UsageError(f"{file!r} names no file; name a picture")
             if self.path(file) == Path(file):
                 raise UsageError(f"the caption of {file} would be written over it; give the picture another name")
             other = taken.setdefault(self.path(file), file)

@@ -106,6 +106,18 @@ def test_a_killed_batch_goes_on_where_it_was(folder: Path, own_home: Path) -> No
     assert len(digests) == len(set(digests)) == 4
 
 
+def test_a_damaged_answer_is_asked_for_once_more(run: Run, folder: Path, own_home: Path) -> None:
+    command = ("caption", folder / "0.png", folder / "1.png", "--resume", "-n", 2, "-q")
+    first = run(*command)
+    [journal] = (own_home / "captions").iterdir()
+    damaged, whole = (json.loads(line) for line in journal.read_bytes().splitlines())
+    del damaged["answer"]["text"]
+    journal.write_text(json.dumps(damaged) + "\n" + json.dumps(whole) + "\n", encoding="utf-8")
+    again = run(*command)
+    assert (again.code, again.out) == (0, first.out)
+    assert len(journal.read_bytes().splitlines()) == 3
+
+
 def test_two_processes_do_not_share_a_journal(own_home: Path) -> None:
     with Journal({"a": 1}), pytest.raises(Exception, match="another process"), Journal({"a": 1}):
         pass
@@ -225,6 +237,7 @@ def test_a_schema_that_cannot_be_used_is_wrong_usage(run: Run, tmp_path: Path, w
         ["--json-schema", "missing.json"],
         ["--detail", "300"],
         ["--format", "txt-sidecar", "0.jpg"],
+        ["--format", "xmp", ""],
     ],
 )
 def test_flags_that_contradict_each_other_are_wrong_usage(

@@ -308,6 +308,12 @@ def test_an_output_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) 
     assert "--output-dir" in ended.errors[0]
 
 
+def test_a_name_that_is_too_long_is_told_like_one_that_is_missing(run: Run, tmp_path: Path) -> None:
+    ended = run("transcribe", "x" * 300, samples_folder() / "speech.wav")
+    assert (ended.code, ended.out, len(ended.errors)) == (1, f"{expected_of('speech.wav')}\n", 1)
+    assert "cannot open the sound" in ended.errors[0]
+
+
 def test_progress_is_shown_of_each_file_and_all(capsys: pytest.CaptureFixture[str]) -> None:
     from gemma_mlx.terminal.transcribe_progress import TranscribeProgress
 
