@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gemma_mlx.errors import UsageError
+from gemma_mlx.terminal.stdin import STDIN
 
 if TYPE_CHECKING:
     from gemma_mlx.inputs.media import MediaKind
@@ -38,7 +39,7 @@ def media_kind(path: Path) -> MediaKind | None:
 
 
 def named_files(names: Sequence[str], suffixes: frozenset[str]) -> list[str]:
-    """The files that `names` stand for, in their order. UsageError for a folder or pattern that stands for none.
+    """The files that `names` stand for, each once, in their order. UsageError for a folder or pattern of none.
 
     A folder gives the files in it that end in one of `suffixes`, by name; not those in folders within, for which a
     pattern has `**`. A name that is no file and has `*`, `?` or `[` in it is a pattern. Hidden files are passed over.
@@ -60,4 +61,23 @@ def named_files(names: Sequence[str], suffixes: frozenset[str]) -> list[str]:
         else:
             found = [name]
         files += found
-    return files
+    return each_once(files)
+
+
+def each_once(files: Sequence[str]) -> list[str]:
+    """`files` without those that were named before, but for `-`: who names stdin twice is to be told."""
+    found: dict[str, str] = {}
+    for number, file in enumerate(files):
+        found.setdefault(str(number) if file == STDIN else os.path.abspath(file), file)  # noqa: PTH100  # of any text
+    return list(found.values())
+
+
+def place_of_its_own(file: str, places: Sequence[Path], writers: dict[str, str]) -> Path | None:
+    """The first of `places` that no other file is written to; None if there is none.
+
+    `writers` says which file is written where, and will say it of this one. macOS takes a.TXT and a.txt for one place.
+    """
+    for place in places:
+        if writers.setdefault(str(place).casefold(), file) == file:
+            return place
+    return None

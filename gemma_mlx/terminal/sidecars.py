@@ -14,32 +14,37 @@ from typing import Literal
 from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.replace_file import replacing
 from gemma_mlx.terminal import xmp
+from gemma_mlx.terminal.input_files import place_of_its_own
 from gemma_mlx.terminal.stdin import STDIN
 
 SidecarFormat = Literal["txt-sidecar", "xmp"]
 
 
 class Sidecars:
-    """Where captions of `files` go. UsageError where two of them share a place, or one has none."""
+    """Where captions of `files` go. UsageError where one has no place."""
 
     def __init__(self, files: Sequence[str], format: SidecarFormat, overwrite: bool) -> None:
         self._xmp = format == "xmp"
         self._overwrite = overwrite
-        taken: dict[Path, str] = {}
+        self._paths: dict[str, Path] = {}
+        writers: dict[str, str] = {}
         for file in files:
             if file == STDIN:
                 raise UsageError(f"--format {format} writes beside the picture, and stdin has no place; name a file")
             if not Path(file).name:
                 raise UsageError(f"{file!r} names no file; name a picture")
-            if self.path(file) == Path(file):
+            suffix = ".xmp" if self._xmp else ".txt"
+            own = Path(file).with_suffix(suffix)
+            if own == Path(file):
                 raise UsageError(f"the caption of {file} would be written over it; give the picture another name")
-            other = taken.setdefault(self.path(file), file)
-            if other != file:
-                raise UsageError(f"{other} and {file} would both go to {self.path(file)}; caption them one at a time")
+            path = place_of_its_own(file, (own, Path(f"{file}{suffix}")), writers)
+            if path is None:
+                raise UsageError(f"others have the place of {file}, which is {own}; caption it by itself")
+            self._paths[file] = path
 
     def path(self, file: str) -> Path:
-        """The sidecar of the picture called `file`."""
-        return Path(file).with_suffix(".xmp" if self._xmp else ".txt")
+        """The sidecar of the picture called `file`, a.xmp for a.jpg; a.mov.xmp if a.jpg came before a.mov."""
+        return self._paths[file]
 
     def check(self, file: str) -> None:
         """GemmaError, before anything is computed, where the sidecar's place is taken; see `write` for a .txt."""

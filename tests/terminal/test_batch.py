@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from gemma_mlx.home import samples_folder
 from tests.terminal.conftest import Run, named_pipe
 
 
@@ -15,10 +16,10 @@ def test_a_caption_of_one_file_is_just_the_caption(run: Run, media: Path) -> Non
 
 
 def test_captions_of_several_files_are_lines_and_a_bad_file_stops_nothing(run: Run, media: Path) -> None:
-    picture = str(media / "picture.png")
-    ended = run("caption", picture, media / "text.png", picture, media / "missing.png", "-n", 12)
+    pictures = [str(media / "picture.png"), str(samples_folder() / "scene.png")]
+    ended = run("caption", pictures[0], media / "text.png", pictures[1], media / "missing.png", "-n", 12)
     assert ended.code == 1
-    assert [line.split("\t")[0] for line in ended.out.splitlines()] == [picture, picture]
+    assert [line.split("\t")[0] for line in ended.out.splitlines()] == pictures
     assert len(ended.errors) == 2
 
 

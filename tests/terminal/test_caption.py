@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
+from gemma_mlx.errors import UsageError
 from gemma_mlx.home import samples_folder
 from gemma_mlx.terminal.input_files import PICTURE_AND_VIDEO_SUFFIXES, named_files
 from gemma_mlx.terminal.journal import Journal, file_digest
+from gemma_mlx.terminal.sidecars import Sidecars
 from tests.terminal.conftest import Run
 
 SCHEMA = {
@@ -47,6 +49,7 @@ def test_a_folder_stands_for_its_pictures_and_a_pattern_for_what_fits(folder: Pa
     assert names(str(folder)) == ["0.png", "1.png", "2.png", "3.png", "bad.png"]
     assert names(f"{folder}/[01].png", f"{folder}/**/*.JPG") == ["0.png", "1.png", "within/4.JPG"]
     assert names(f"{folder}/missing.png") == ["missing.png"]  # is told when its turn comes
+    assert names(f"{folder}/1.png", f"{folder}/[01].png", f"{folder}/../{folder.name}/0.png") == ["1.png", "0.png"]
     (folder / "a[1].png").write_bytes(b"")
     assert names(f"{folder}/a[1].png") == ["a[1].png"]
 
@@ -169,6 +172,14 @@ def test_captions_go_beside_the_pictures(run: Run, folder: Path) -> None:
     assert said.strip().encode() in (folder / "0.xmp").read_bytes()
 
 
+def test_a_film_of_the_name_of_a_picture_has_a_sidecar_of_its_own(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("a.HEIC", "a.MOV", "b.MOV")]
+    sidecars = Sidecars(files, "xmp", overwrite=False)
+    assert [sidecars.path(file).name for file in files] == ["a.xmp", "a.MOV.xmp", "b.xmp"]
+    with pytest.raises(UsageError, match="others have the place of"):
+        Sidecars(["a.gif", "a.jpg.png", "a.jpg"], "xmp", overwrite=False)
+
+
 def test_what_somebody_wrote_beside_a_picture_stays(run: Run, folder: Path) -> None:
     (folder / "0.txt").write_text("mine", encoding="utf-8")
     (folder / "1.xmp").write_text("<x:xmpmeta xmlns:x='adobe:ns:meta/'/>", encoding="utf-8")
@@ -236,7 +247,6 @@ def test_a_schema_that_cannot_be_used_is_wrong_usage(run: Run, tmp_path: Path, w
         ["--json-schema", "SCHEMA", "--ocr"],
         ["--json-schema", "missing.json"],
         ["--detail", "300"],
-        ["--format", "txt-sidecar", "0.jpg"],
         ["--format", "xmp", ""],
     ],
 )

@@ -19,7 +19,7 @@ from gemma_mlx.errors import GemmaError
 from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.inputs.waveform import read_waveform
 from gemma_mlx.terminal import transcribe_run
-from gemma_mlx.terminal.recordings import Recording
+from gemma_mlx.terminal.recordings import Recording, find_recordings
 from tests.inputs.clips import clip
 from tests.terminal.conftest import Run, named_pipe
 
@@ -113,6 +113,17 @@ def test_files_folders_and_failures(run: Run, talk: Path, tmp_path: Path) -> Non
         ("started", "b.flac"), ("finished", "b.flac"), ("started", "a.FLAC"), ("finished", "a.FLAC"),
         ("failed", "broken.wav"), ("failed", "missing.wav"),
     ]  # fmt: skip
+
+
+def test_each_recording_is_found_once_and_has_a_file_of_its_own(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.mov", "a.wav", "b.wav"):
+        (folder / name).touch()
+    twice = [f"{folder}/a.wav", f"{folder}/../in/b.wav", str(folder), f"{folder}/a.wav"]
+    found = [(Path(one.name).name, one.target) for one in find_recordings(twice, out, "srt")]
+    assert found == [("a.wav", out / "a.srt"), ("b.wav", out / "b.srt"), ("a.mov", out / "a.mov.srt")]
+    assert [Path(one.name).name for one in find_recordings(twice, None, "txt")] == ["a.wav", "b.wav", "a.mov"]
 
 
 def test_what_was_finished_before_a_failure_is_not_heard_again(
@@ -288,7 +299,7 @@ def test_a_translation_and_a_vocabulary_change_the_prompt(run: Run, tmp_path: Pa
         ["--live", "a.wav"],
         ["--live", "--restart"],
         ["--live", "--output-dir", "x"],
-        ["a.wav", "x/a.mp3", "--output-dir", "y"],
+        ["a.wav", "x/a.wav", "z/a.wav", "--output-dir", "y"],
         ["a.txt", "--output-dir", "."],
     ],
 )
