@@ -43,8 +43,10 @@ TRAINED_FRAMES = 60
 
 VideoSource = Path | str | bytes | BinaryIO
 
-_FIRST_BYTES = 12
-_VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"FLV\1", b"\x30\x26\xb2\x75", b"\0\0\1\xba")  # Matroska, Flash, ASF, MPEG
+_FIRST_BYTES = 512
+# Matroska, Flash, ASF, MPEG, Ogg
+_VIDEO_STARTS = (b"\x1a\x45\xdf\xa3", b"FLV\1", b"\x30\x26\xb2\x75", b"\0\0\1\xba", b"OggS")
+_TRANSPORT_PACKETS = ((0, 188), (4, 192))  # MPEG-TS, and as camcorders write it: where the first "G" is, and the next
 _QUICKTIME_ATOMS = (b"moov", b"mdat", b"wide")
 _USUAL_FPS = 24.0  # The reference's, for a file that gives none.
 _HIDDEN_FRAMES = 2  # Packets in a row that are decoded to nothing: some formats hold frames that are never shown.
@@ -112,7 +114,10 @@ def is_video(source: Path | str | bytes) -> bool:
             return False
     if start[4:8] == b"ftyp":
         return start[8:12] not in STILL_BRANDS
-    return start.startswith(_VIDEO_STARTS) or start[4:8] in _QUICKTIME_ATOMS or start[8:12] == b"AVI "
+    if start.startswith(_VIDEO_STARTS) or start[4:8] in _QUICKTIME_ATOMS or start[8:12] == b"AVI ":
+        return True
+    packets = [start[first::length][:3] for first, length in _TRANSPORT_PACKETS]
+    return b"GGG" in packets and not start.startswith(b"GIF8")
 
 
 def sampled_indices(count: int, fps: float, frames: int | None = None) -> list[int]:

@@ -14,16 +14,21 @@ from gemma_mlx.terminal.stdin import STDIN
 if TYPE_CHECKING:
     from gemma_mlx.inputs.media import MediaKind
 
-PICTURE_SUFFIXES = frozenset(
+RAW_SUFFIXES = frozenset(
+    (".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".rwl", ".pef", ".srw",
+     ".x3f", ".mrw")
+)  # fmt: skip
+PICTURE_SUFFIXES = RAW_SUFFIXES | frozenset(
     (".png", ".jpg", ".jpeg", ".jpe", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".heif", ".jp2",
      ".j2k", ".ppm", ".pgm", ".pbm", ".ico", ".icns")
 )  # fmt: skip
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".3gp")
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".flv", ".3gp", ".mts", ".m2ts", ".ogv")
 )  # fmt: skip
+"""Not .ts, which most often is TypeScript."""
 SOUND_SUFFIXES = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".m4b", ".aac", ".aif", ".aiff", ".caf", ".wma",
-     ".amr", ".ac3")
+     ".amr", ".ac3", ".mka")
 )  # fmt: skip
 PICTURE_AND_VIDEO_SUFFIXES = PICTURE_SUFFIXES | VIDEO_SUFFIXES
 

@@ -305,14 +305,15 @@ def faststart(pictures: list[NDArray[np.uint8]], form: str, codec: str, options:
 
 def test_files_are_told_apart_by_their_first_bytes(tmp_path: Path) -> None:
     for form, codec, _ in CONTAINERS:
-        if form != "mpegts":
-            assert is_video(clip(numbered(2), form, codec))
+        assert is_video(clip(numbered(2), form, codec))
+    assert is_video(clip(numbered(2), "mpegts", options={"mpegts_m2ts_mode": "1"}))
     path = tmp_path / "photo"
     for form in ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "AVIF", "BMP"):
         Image.new("RGB", (8, 8)).save(path, form)
         assert not is_video(path)
     assert not is_video(tmp_path / "nowhere")
     assert not is_video(b"")
+    assert not is_video(b"GG")
     assert not is_video(b"RIFF\0\0\0\0WAVEfmt ")
 
 

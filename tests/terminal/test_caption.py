@@ -47,6 +47,9 @@ def test_a_folder_stands_for_its_pictures_and_a_pattern_for_what_fits(folder: Pa
         return [str(Path(file).relative_to(folder)) for file in named_files(asked, PICTURE_AND_VIDEO_SUFFIXES)]
 
     assert names(str(folder)) == ["0.png", "1.png", "2.png", "3.png", "bad.png"]
+    (folder / "within" / "raw.DNG").write_bytes(b"")
+    (folder / "within" / "camcorder.m2ts").write_bytes(b"")
+    assert names(f"{folder}/within") == ["within/4.JPG", "within/camcorder.m2ts", "within/raw.DNG"]
     assert names(f"{folder}/[01].png", f"{folder}/**/*.JPG") == ["0.png", "1.png", "within/4.JPG"]
     assert names(f"{folder}/missing.png") == ["missing.png"]  # is told when its turn comes
     assert names(f"{folder}/1.png", f"{folder}/[01].png", f"{folder}/../{folder.name}/0.png") == ["1.png", "0.png"]
