@@ -20,8 +20,6 @@ from gemma_mlx.terminal.sidecars import Sidecars
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Reply
-    from gemma_mlx.gemma import Gemma
-    from gemma_mlx.inputs.image import Budget
 
 
 class Labelled(Protocol):
@@ -48,7 +46,6 @@ class Batch:
     files: Sequence[str]
     output: Output
     max_tokens: int
-    detail: Budget | None = None
     as_json: bool = False
     logprobs: bool = False
     thinking: bool = False
@@ -62,19 +59,18 @@ class Batch:
 
     def run(
         self,
-        gemma: Gemma,
         answer: Callable[[Any], Reply],
-        prepare: Callable[[str | bytes], Labelled] | None = None,
+        prepare: Callable[[str | bytes], Labelled],
         journal: Journal | None = None,
     ) -> None:
         """Prints the answer about each file; ends with exit code 1 if one of them failed.
 
-        `prepare` makes of a file what `answer` takes; without it, that is a `Media`. Answers that are in `journal` are
-        taken from there, new ones are kept in it before they are shown.
+        `prepare` makes of a file what `answer` takes. Answers that are in `journal` are taken from there, new ones are
+        kept in it before they are shown.
         """
         failed = 0
         with journal or nullcontext(), BatchProgress(self.output, len(self.files)) as progress:
-            work = _Work(answer, prepare or self._media(gemma), journal, progress)
+            work = _Work(answer, prepare, journal, progress)
             for file in self.files:
                 progress.begin(file)
                 known = False
@@ -93,15 +89,6 @@ class Batch:
             if len(self.files) > 1:
                 self.output.note(f"{len(self.files) - failed:,} of {len(self.files):,} files done, {failed:,} failed")
             sys.exit(1)
-
-    def _media(self, gemma: Gemma) -> Callable[[str | bytes], Labelled]:
-        from gemma_mlx.inputs.video import is_video
-
-        def media(source: str | bytes) -> Labelled:
-            kind = "video" if is_video(source) else "image"
-            return gemma.prompts.prepare({"type": kind, kind: source}, self.detail)
-
-        return media
 
     def _reply(self, file: str, work: _Work) -> tuple[Reply, bool]:
         """The answer about `file`, and whether it was known from the journal."""

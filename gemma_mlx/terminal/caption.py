@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -46,6 +47,8 @@ class _Asked:
     ocr: bool
     schema: dict[str, Any] | None
     detail: int | Literal["auto"] | None
+    frames: int | None
+    sound: bool
     max_tokens: int
     thinking: bool | int
     logprobs: int
@@ -69,6 +72,8 @@ def caption(
     repetition_penalty: flag.RepetitionPenalty = None,
     seed: flag.Seed = None,
     detail: flag.Detail = None,
+    sound: flag.SoundTracks = False,
+    frames: flag.Frames = None,
     draft: flag.Draft = "auto",
     drafter: flag.DrafterFolder = None,
     adapter: flag.AdapterFolder = None,
@@ -85,6 +90,7 @@ def caption(
     gemma-mlx caption --resume --format jsonl "holiday/**/*.jpg" > captions.jsonl
     gemma-mlx caption --format xmp --detail auto holiday
     gemma-mlx caption --ocr letter.png
+    gemma-mlx caption --sound film.mp4
     """
     as_json = as_json or format == "jsonl"
     with exit_codes(as_json):
@@ -99,26 +105,40 @@ def caption(
         thinks = flag.thinking_within(thinking_budget, thinking)
         drawing = flag.Drawing(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         named = named_files(files, PICTURE_AND_VIDEO_SUFFIXES)
+        _check_films(named, sound, frames, ocr)
         output = Output(quiet)
         sidecars = Sidecars(named, format, overwrite) if format in ("txt-sidecar", "xmp") else None
         batch = Batch(
-            *(named, output, max_tokens, detail, as_json, bool(logprobs), thinking),
+            *(named, output, max_tokens, as_json, bool(logprobs), thinking),
             named=True,
             sidecars=sidecars,
         )
         show_warnings_in_one_line(output)
         gemma = load_gemma(model, output, drafter=drafter, draft=draft, adapter=adapter)
-        asked = _Asked(prompt, ocr, json_schema, detail, max_tokens, thinks, logprobs or 0, draft)
+        asked = _Asked(prompt, ocr, json_schema, detail, frames, sound, max_tokens, thinks, logprobs or 0, draft)
         sampling = drawing.sampling(gemma)
         journal = _journal(gemma, asked, sampling) if resume else None
         answer, prepare = _answering(gemma, asked, sampling)
-        batch.run(gemma, answer, prepare, journal)
+        batch.run(answer, prepare, journal)
+
+
+def _check_films(files: list[str], sound: bool, frames: int | None, ocr: bool) -> None:
+    """UsageError for a flag about videos where there can be none; of a pipe, nobody knows yet what is in it."""
+    if sound or frames is not None:
+        from gemma_mlx.inputs.video import is_video
+
+        flag.check_video_flags(
+            not ocr and any(not os.path.isfile(file) or is_video(file) for file in files),  # noqa: PTH113  # of any text
+            sound,
+            frames,
+            "name one" if not ocr else "--ocr reads pictures",
+        )
 
 
 def _answering(
     gemma: Gemma, asked: _Asked, sampling: Sampling
-) -> tuple[Callable[[Any], Reply], Callable[[str | bytes], Labelled] | None]:
-    """What answers about one file, and what prepares a file for it, if not the usual."""
+) -> tuple[Callable[[Any], Reply], Callable[[str | bytes], Labelled]]:
+    """What answers about one file, and what prepares a file for it."""
     from gemma_mlx.tasks import captioning, reading
     from gemma_mlx.tasks.message import system_messages
 
@@ -139,7 +159,10 @@ def _answering(
         )  # what fits no answer is wrong usage, not 500 errors
         options |= {"grammar": grammar, "session": gemma.session()}
     before = system_messages(schema=asked.schema)
-    return partial(captioning.caption, gemma, prompt=asked.prompt, before=before, **options), None
+    return (
+        partial(captioning.caption, gemma, prompt=asked.prompt, before=before, **options),
+        partial(captioning.prepare_file, gemma, detail=asked.detail, frames=asked.frames, sound=asked.sound),
+    )
 
 
 def _journal(gemma: Gemma, asked: _Asked, sampling: Sampling) -> Journal:

@@ -70,7 +70,7 @@ _DETAIL = (
     "Most tokens per picture or frame: 70, 140, 280, 560 or 1120; more shows smaller things, auto takes what it needs."
 )
 _VIDEO = "A video, without its sound; - reads it from stdin. Repeatable."
-_SOUND = "Also listen to the sound track of each --video."
+_SOUND = "Also listen to the sound track of each video."
 _FRAMES = "Frames to take of each video, evenly spread, 1 to 60. Default: one a second, at most 32."
 _JSON_SCHEMA = "Answer in JSON that follows the schema in FILE, always whole; thoughts come before. Nobody drafts then."
 _CACHE = "Keep in FILE what is read of piped text and pictures, for the next question about them."
@@ -197,10 +197,10 @@ def check_flags(
         raise UsageError("--detail has no effect without a picture; add --image or --video FILE")
 
 
-def check_video_flags(videos: bool, sound: bool, frames: int | None) -> None:
+def check_video_flags(videos: bool, sound: bool, frames: int | None, remedy: str = "add --video FILE") -> None:
     """UsageError for a flag about videos where there is none."""
     if not videos and (sound or frames is not None):
-        raise UsageError(f"{'--sound' if sound else '--frames'} has no effect without a video; add --video FILE")
+        raise UsageError(f"{'--sound' if sound else '--frames'} has no effect without a video; {remedy}")
 
 
 def thinking_within(budget: int | None, thinking: bool) -> bool | int:

@@ -95,6 +95,34 @@ def test_caption_takes_videos_beside_pictures(run: Run, films: Path, media: Path
     assert (second["video_tokens"], second["image_tokens"]) == (0, 63)
 
 
+def test_caption_takes_the_sound_and_as_many_frames_as_asked_for(run: Run, films: Path, media: Path) -> None:
+    asked = ("caption", films / "clip.mp4", media / "picture.png", "-n", 1, "--json", "--resume")
+    ended = run(*asked, "--sound", "--frames", 3)
+    film, picture = (json.loads(line) for line in ended.out.splitlines())
+    assert film["video_tokens"] == 180
+    assert 50 <= film["audio_tokens"] <= 52
+    assert (picture["image_tokens"], picture["audio_tokens"]) == (63, 0)
+    assert "3 of 20 frames, one every 0.67 s -> 180 tokens; its sound: clip.mp4 2.0 s -> " in ended.err
+    assert json.loads(run(*asked, "--frames", 3).out.splitlines()[0])["audio_tokens"] == 0  # another question
+    ended = run("caption", films / "mute.mp4", films / "clip.mp4", "--sound", "-n", 1)
+    assert (ended.code, len(ended.errors)) == (1, 1)
+    assert "mute.mp4 has no sound track" in ended.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--sound",), "--sound has no effect without a video; name one"),
+        (("--frames", "3"), "--frames has no effect without a video; name one"),
+        (("--sound", "--ocr", "-"), "--sound has no effect without a video; --ocr reads pictures"),
+    ],
+)
+def test_caption_says_that_there_is_no_video(run: Run, media: Path, flags: tuple[str, ...], told: str) -> None:
+    ended = run("caption", media / "picture.png", *flags)
+    assert (ended.code, ended.out) == (2, "")
+    assert told in ended.err
+
+
 def test_chat_attaches_a_video_and_its_sound(run: Run, films: Path) -> None:
     lines = f"/video {films / 'clip.mp4'}\n/audio {films / 'clip.mp4'}\nWhat?\nAnd now?\n"
     ended = run("chat", "-n", 3, "--video", films / "mute.mp4", stdin=lines.encode())
