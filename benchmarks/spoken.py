@@ -26,7 +26,11 @@ class Utterance:
 
 
 def recording(
-    length_s: float, seed: int, noise_db: float | None, voices: Sequence[str] = VOICES
+    length_s: float,
+    seed: int,
+    noise_db: float | None,
+    voices: Sequence[str] = VOICES,
+    pauses_s: tuple[float, float] = (SHORTEST_PAUSE_S, LONGEST_PAUSE_S),
 ) -> Iterator[tuple[NDArray[np.float32], Utterance | None]]:
     """Pieces of one recording: silence, or an utterance with its place in the whole.
 
@@ -35,7 +39,7 @@ def recording(
     rng = np.random.default_rng((seed, 314))
     place = 0
     while place < length_s * SAMPLE_RATE_HZ:
-        pause = np.zeros(int(rng.uniform(SHORTEST_PAUSE_S, LONGEST_PAUSE_S) * SAMPLE_RATE_HZ), np.float32)
+        pause = np.zeros(int(rng.uniform(*pauses_s) * SAMPLE_RATE_HZ), np.float32)
         yield _noisy(pause, noise_db, rng), None
         place += len(pause)
         words, sound, _ = random_utterance(rng, int(rng.integers(1, _MOST_DIGITS + 1)), tuple(voices))

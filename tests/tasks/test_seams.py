@@ -46,6 +46,18 @@ def test_without_anything_in_common_nothing_is_lost(left: list[str], right: list
         ("我们今天去", "今天去北京", ("我们今天去", "北京")),
         ("a the b", "c the d", ("a the b", "c the d")),  # one word alike between two others is no seam
         ("to be or not", "say no more", ("to be or not", "say no more")),
+        ("the ten dollar bill he fou", "dollars bill he found to her", ("the ten dollar bill he", "found to her")),
+        ("old ten dollar bill he", "ten dollars bill he found", ("old ten dollar bill he", "found")),
+        (
+            "met at twenty-one Downing Street in",
+            "at 21 Downing Street in London",
+            ("met at twenty-one Downing Street in", "London"),
+        ),
+        ("0 3 9 8 4 3 9", "9 8 8 4 3 9 6 3 9 5", ("0 3 9 8 4 3 9", "6 3 9 5")),
+        ("five five five zero", "five five zero five five", ("five five five zero", "five five")),
+        ("it rained and rained and", "rained and stopped", ("it rained and rained and", "stopped")),
+        ("saw the big", "the red car", ("saw the big", "the red car")),  # neither adjective may be half of the other
+        ("one a two", "one b two three", ("one a two", "one b two three")),  # 2 less 2 is too little
     ],
 )
 def test_seams(left: str, right: str, joined: tuple[str, str]) -> None:
