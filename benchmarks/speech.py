@@ -15,7 +15,7 @@ from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
 from gemma_mlx.inputs.sound_stream import SAMPLE_RATE_HZ, open_sound
 from gemma_mlx.tasks.listening import Listener
-from gemma_mlx.tasks.transcript import segments
+from gemma_mlx.tasks.transcript import Segment, segments
 from gemma_mlx.tasks.transcription import Wanted
 from gemma_mlx.tasks.windows import Samples, best_aim, recording_windows
 
@@ -23,7 +23,7 @@ Point = dict[str, Any]
 
 
 def own_point(
-    gemma: Gemma, one: EvalSet, max_tokens: int, *, spoken: bool, told: Callable[[str, str | None], None]
+    gemma: Gemma, one: EvalSet, max_tokens: int, *, spoken: bool, told: Callable[[str, GemmaError | None], None]
 ) -> Point:
     """The figures of one set; `told` hears each file's name as it is begun, and then perhaps why it failed."""
     listener = Listener(gemma, Wanted(), max_tokens=max_tokens)
@@ -34,21 +34,20 @@ def own_point(
     for path in one.expected:
         told(path.name, None)
         started_s = time.perf_counter()
-        pieces: list[str] = []
+        heard: list[Segment] = []
         lengths: list[int] = []
         try:
             with open_sound(path) as sound:
                 windows = recording_windows(_counted(sound.blocks, lengths), aim)
-                for segment in segments(windows, lambda window: listener.hear(window.samples, window.spoken_s)):
-                    pieces.append(segment.text)
-                    found_segments += 1
-                    doubted += bool(segment.heard.doubts)
+                heard += segments(windows, lambda window: listener.hear(window.samples, window.spoken_s))
         except GemmaError as error:
-            told(path.name, str(error))
+            told(path.name, error)
             continue
         seconds += time.perf_counter() - started_s
         samples += sum(lengths)
-        texts[path.name] = " ".join(piece for piece in pieces if piece)
+        found_segments += len(heard)
+        doubted += sum(bool(segment.heard.doubts) for segment in heard)
+        texts[path.name] = " ".join(segment.text for segment in heard if segment.text)
     duration_s = samples / SAMPLE_RATE_HZ
     return {
         "set": one.name,

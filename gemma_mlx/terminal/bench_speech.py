@@ -10,7 +10,7 @@ import typer
 from gemma_mlx.errors import GemmaError, UsageError
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.bench_report import aligned
-from gemma_mlx.terminal.failures import exit_codes, one_line, show_warnings_in_one_line
+from gemma_mlx.terminal.failures import exit_codes, one_line, report, show_warnings_in_one_line
 from gemma_mlx.terminal.loading import load_gemma
 from gemma_mlx.terminal.output import Output, write_stdout
 
@@ -49,12 +49,13 @@ def speech(
 
         failures: list[str] = []
 
-        def told(name: str, failure: str | None) -> None:
+        def told(name: str, failure: GemmaError | None) -> None:
             if failure is None:
                 output.status(f"listening to {name} ...")
             else:
                 failures.append(name)
-                output.error(failure)
+                output.clear_status()
+                report(failure, as_json, file=name)
 
         points: list[dict[str, Any]] = []
         for one in sets:

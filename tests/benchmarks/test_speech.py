@@ -4,9 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gemma_mlx.home import samples_folder
+from gemma_mlx.inputs.waveform import read_waveform
+from tests.inputs.clips import clip
 from tests.terminal.conftest import Run, own_home, run
 
 __all__ = ["own_home", "run"]
@@ -41,11 +44,17 @@ def test_error_rates_beside_another_system(run: Run, recordings: Path, tmp_path:
 
 
 def test_a_recording_that_cannot_be_heard_is_named_and_left_out(run: Run, recordings: Path) -> None:
-    (recordings / NAMES[0]).write_bytes(b"no sound")
-    ended = run("bench", "speech", recordings, "--json")
+    talk = np.concatenate([read_waveform(recordings / NAMES[0]), np.zeros(16_000, np.float32)] * 2)
+    whole = clip([], "matroska", sound=talk, rate_hz=16_000)
+    (recordings / NAMES[0]).write_bytes(whole[: len(whole) * 9 // 10])  # its first half can be heard
+    ended = run("bench", "speech", recordings, "--json", "-q")
     assert ended.code == 1
     [point] = json.loads(ended.out)["points"]
-    assert (point["failures"], point["texts"]) == ([NAMES[0]], 1)
+    assert (point["failures"], point["texts"], point["segments"]) == ([NAMES[0]], 1, 1)
+    failed, end = (json.loads(line) for line in ended.err.splitlines() if line.startswith("{"))
+    assert failed["file"] == NAMES[0]
+    assert "ends early" in failed["error"]
+    assert "left out" in end["error"]
 
 
 def test_pictures_are_wrong_usage(run: Run, tmp_path: Path) -> None:
