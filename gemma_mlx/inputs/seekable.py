@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO, FileIO
+from io import BytesIO, FileIO, IOBase
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -33,9 +33,9 @@ def seekable_file(source: Path | str | bytes | BinaryIO, kind: str) -> Iterator[
                     yield copy
 
 
-def _opened(path: Path, kind: str) -> FileIO:
+def _opened(path: Path, kind: str) -> _File:
     try:
-        return path.open("rb", buffering=0)
+        return _File(path, "rb")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"cannot open the {kind} {path}: {reason}; check the path") from error
@@ -51,14 +51,23 @@ def _copied(source: BinaryIO, kind: str) -> Iterator[BinaryIO]:
                 f"cannot copy the {kind} to {tempfile.gettempdir()} to read it ({error.strerror}); make room there"
             ) from error
         copy.seek(0)
-        yield cast("BinaryIO", copy)
+        yield cast("BinaryIO", _File(copy.fileno(), "rb", closefd=False))
 
 
-class _Bytes(BytesIO):
-    """A damaged header sends libsndfile before the start; it notices, where an exception would be printed."""
+class _Seekable(IOBase):
+    """A damaged header sends libsndfile and FFmpeg to places that no file has, and an exception would be printed."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Returns the place, or -1, as in C, where it stays at the old one."""
         try:
             return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return self.tell()
+        except (OSError, ValueError, OverflowError):
+            return -1
+
+
+class _Bytes(_Seekable, BytesIO):
+    pass
+
+
+class _File(_Seekable, FileIO):
+    pass

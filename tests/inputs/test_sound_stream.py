@@ -279,6 +279,22 @@ def test_what_is_no_sound_is_refused(data: bytes, claim: str, tmp_path: Path, mo
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_header_that_points_nowhere_is_one_line(
+    piped: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "memo.w64"
+    soundfile.write(path, np.full(4000, 0x0101, np.int16), 16_000, format="W64")
+    damaged = bytearray(path.read_bytes())
+    format_chunk = damaged.index(b"fmt ")
+    damaged[format_chunk + 5] ^= 255
+    damaged[format_chunk + 17] = 1  # 256 bytes too long: samples are taken for headers, of 2 ** 56 bytes each
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match="is not a sound that can be read"):
+        read_waveform(path.open("rb") if piped else path)
+    assert capfd.readouterr().err == ""
+
+
 def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
     path = tmp_path / "memo.m4a"
     data = bytearray(write_noise(path, "ipod", "aac", {"movflags": "faststart"}))
