@@ -27,6 +27,8 @@ Doubt = Literal["loop", "cut off", "low log-probability", "speech without text",
 LOW_LOGPROB = -1.0
 """Below this mean, a token is on average less likely than one in e."""
 RETRY_TEMPERATURE = 0.4
+_DRAWN_FROM = 64
+"""generation_config.json: top_k. So the log-probability of a token that chance took is among those asked for."""
 _SHORTEST_HALF_S = 0.5
 _SURELY_SPOKEN_S = 0.5
 COUNTS = ("audio_tokens", "prompt_tokens", "reused_tokens", "generated_tokens", "drafted_tokens", "accepted_tokens")
@@ -57,6 +59,16 @@ class _Attempt:
     answer: str
     reply: Reply
     loop: Loop | None
+    kept_tokens: int
+    """How many of the reply's are `answer`: all, but for those of a loop that it leaves out."""
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.reply.tokens[: self.kept_tokens]
+
+    @property
+    def logprobs(self) -> tuple[tuple[tuple[int, float], ...], ...]:
+        return self.reply.logprobs[: self.kept_tokens]
 
 
 class Listener:
@@ -97,17 +109,19 @@ class Listener:
     def _attempt(self, samples: Samples, temperature: float = 0.0) -> _Attempt:
         self._prime()
         watch, loop, text = LoopWatch(len(samples) / SAMPLE_RATE_HZ), None, ""
+        places: list[int] = []  # in the text, of each token
         answer = self._gemma.stream(
             [user_message(self._wanted.prompt, sounds=[(samples, SAMPLE_RATE_HZ)])],
             sampling=self._sampling(temperature),
             max_tokens=self._max_tokens,
-            logprobs=max(1, self._logprobs),
+            logprobs=max(_DRAWN_FROM if temperature else 1, self._logprobs),
             session=self._session,
             shared_messages=self._shared,
             draft=self._draft,
         )
         steps = iter(answer)
         for step in steps:
+            places.append(len(text))
             if step.channel == "answer":
                 text += step.text
                 loop = watch.push(step.text)
@@ -116,7 +130,9 @@ class Listener:
         close = getattr(steps, "close", None)
         if close is not None:
             close()
-        return _Attempt(text if loop is None else text[: loop.kept], answer.reply, loop)
+        if loop is None:
+            return _Attempt(text, answer.reply, None, len(places))
+        return _Attempt(text[: loop.kept], answer.reply, loop, sum(place < loop.kept for place in places))
 
     def _sampling(self, temperature: float) -> Sampling:
         chance = {"seed": 0} if temperature else {}
@@ -138,7 +154,7 @@ class Listener:
         chosen = [
             dict(best).get(token, best[-1][1])
             for attempt in used
-            for token, best in zip(attempt.reply.tokens, attempt.reply.logprobs, strict=True)
+            for token, best in zip(attempt.tokens, attempt.logprobs, strict=True)
         ]
         mean = round(sum(chosen) / len(chosen), 2) if chosen else None
         found: dict[Doubt, bool] = {
@@ -150,7 +166,7 @@ class Listener:
             "no translation": self._wanted.target is not None and bool(text) and not said,
         }
         counts: Counter[str] = Counter()
-        replies = [attempt.reply for attempt in attempts]
+        replies, wanted = [attempt.reply for attempt in attempts], self._logprobs
         for reply in replies:
             counts.update({name: getattr(reply, name) for name in COUNTS})
         return Heard(
@@ -162,8 +178,8 @@ class Listener:
             attempts=len(attempts),
             decoding_s=sum((r.generated_tokens - 1) / r.generation_tps for r in replies if r.generation_tps),
             peak_memory_bytes=max(r.peak_memory_bytes for r in replies),
-            tokens=tuple(token for attempt in used for token in attempt.reply.tokens) if self._logprobs else (),
-            logprobs=tuple(best for attempt in used for best in attempt.reply.logprobs) if self._logprobs else (),
+            tokens=tuple(token for attempt in used for token in attempt.tokens) if wanted else (),
+            logprobs=tuple(best[:wanted] for attempt in used for best in attempt.logprobs) if wanted else (),
         )
 
 

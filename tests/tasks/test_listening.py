@@ -43,12 +43,16 @@ class Scripted:
         assert text["type"] == "text"
         samples, _ = sound["audio"]
         self.asked.append((len(samples), sampling))
-        return _Answer(self, self.says(len(samples), sampling))
+        return _Answer(self, self.says(len(samples), sampling), sampling, options["logprobs"])
 
 
 class _Answer:
-    def __init__(self, gemma: Scripted, text: str) -> None:
+    """With chance, the second best is chosen, which is five times less likely than the best."""
+
+    def __init__(self, gemma: Scripted, text: str, temperature: float, logprobs: int) -> None:
         self._gemma, self._text, self._said = gemma, text, 0
+        self._best = ((5, gemma.logprob), (6, gemma.logprob - 1.6))[:logprobs]
+        self._token = 6 if temperature else 5
 
     def __iter__(self) -> Iterator[Any]:
         for word in self._text.split(" "):
@@ -59,13 +63,12 @@ class _Answer:
     @property
     def reply(self) -> Any:
         counts = dict.fromkeys(("audio_tokens", "prompt_tokens", "reused_tokens", "drafted_tokens"), 1)
-        best = ((5, self._gemma.logprob),)
         return SimpleNamespace(
             **counts,
             accepted_tokens=0,
             generated_tokens=self._said,
-            tokens=(5,) * self._said,
-            logprobs=(best,) * self._said,
+            tokens=(self._token,) * self._said,
+            logprobs=(self._best,) * self._said,
             finish_reason=self._gemma.finish_reason,
             generation_tps=10.0,
             peak_memory_bytes=self._said,
@@ -106,13 +109,15 @@ def test_a_loop_stops_early_and_is_heard_again_in_two_halves_cut_at_the_quietest
 def test_a_loop_that_stays_in_the_halves_is_tried_with_some_chance() -> None:
     scripted = Scripted(lambda samples, temperature: "well then" if temperature else LOOP)
     heard = hear(scripted)
-    assert (heard.text, heard.doubts) == ("well then", ())
+    assert (heard.text, heard.doubts) == ("well then", ("low log-probability",))
+    assert heard.mean_logprob == -1.7  # of the tokens that were drawn, not of the best
     assert [temperature > 0 for _, temperature in scripted.asked] == [False, False, False, True]
 
 
 def test_a_loop_that_stays_is_cut_where_it_begins_and_doubted() -> None:
-    heard = hear(Scripted(lambda samples, temperature: "so it is: " + LOOP))
+    heard = hear(Scripted(lambda samples, temperature: "so it is: " + LOOP), logprobs=1)
     assert (heard.text, heard.doubts) == ("so it is: one two", ("loop",))
+    assert (len(heard.tokens), len(heard.logprobs)) == (5, 5)
 
 
 def test_a_short_sound_has_no_halves() -> None:
@@ -140,6 +145,8 @@ def test_logprobs_are_kept_where_they_are_wanted() -> None:
     heard = hear(Scripted(lambda *_: "a b"), logprobs=1)
     assert heard.tokens == (5, 5)
     assert heard.logprobs == (((5, -0.1),),) * 2
+    drawn = hear(Scripted(lambda samples, temperature: "well then" if temperature else LOOP), logprobs=1)
+    assert (drawn.tokens, drawn.logprobs) == ((6, 6), (((5, -0.1),),) * 2)
 
 
 def test_the_prompt_is_computed_once_and_the_order_of_windows_changes_nothing(miniature: Gemma) -> None:
