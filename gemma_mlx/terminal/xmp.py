@@ -73,6 +73,7 @@ def with_description(content: bytes, text: str, path: Path) -> bytes:
         found = ElementTree.SubElement(described, f"{{{_DC}}}description")
     choices = found.find(f"{{{_RDF}}}Alt")
     if choices is None:
+        found.text = None  # plain text, which some programs write in place of languages
         choices = ElementTree.SubElement(found, f"{{{_RDF}}}Alt")
     for item in list(choices):
         if item.get(f"{{{_XML}}}lang") == "x-default":

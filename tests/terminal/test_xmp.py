@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,9 +56,15 @@ def test_the_description_is_set_and_all_else_is_kept(before: bytes) -> None:
     assert descriptions(after) == [("x-default", "A <blue> square.")]
     again = with_description(after, "Another.", Path("a.xmp"))
     assert descriptions(again) == [("x-default", "Another.")]
-    if before is not packet("old one"):
-        for kept in (b'crs:Exposure2012="+0.35"', b'xmp:Rating="4"', b"0, 0", b"Adobe XMP Core 7.0"):
-            assert (kept in again) == (kept in before)
+    for kept in (b'crs:Exposure2012="+0.35"', b'xmp:Rating="4"', b"0, 0", b"Adobe XMP Core 7.0"):
+        assert (kept in again) == (kept in before)
+
+
+def test_a_description_in_plain_text_is_replaced() -> None:
+    plain = re.sub(b"<rdf:Alt>.*</rdf:Alt>", b"plain", packet("old"), flags=re.S)
+    after = with_description(plain, "new", Path("a.xmp"))
+    assert descriptions(after) == [("x-default", "new")]
+    assert b"plain" not in after
 
 
 def test_descriptions_in_other_languages_stay() -> None:
