@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,19 +81,29 @@ def killed_runs(folder: Path, sound: Path, model: Path, kills: int, windows: int
     """Kills the run after every part of the `windows`; says whether anything was heard twice or lost."""
     journals = folder / "home" / "transcripts"
     kept: list[str] = []
-    sound_after_kills = True
+    nothing_twice = True
+
+    def looked_at(lines: list[str]) -> list[str]:
+        nonlocal nothing_twice
+        places = [json.loads(line)["place"] for line in lines]
+        nothing_twice &= lines[: len(kept)] == kept and len(set(places)) == len(places)
+        return lines
+
     for number in range(1, kills + 1):
         process = start(folder, sound, model)
-        while len(lines := _whole_lines(journals)) < windows * number // (kills + 1) and process.poll() is None:
+        while len(_whole_lines(journals)) < windows * number // (kills + 1) and process.poll() is None:
             time.sleep(_POLL_S)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        lines = _whole_lines(journals)
-        places = [json.loads(line)["place"] for line in lines]
-        sound_after_kills &= lines[: len(kept)] == kept and len(set(places)) == len(places)
-        kept = lines
+        kept = looked_at(_whole_lines(journals))
+    last = folder / "last"
+    shutil.rmtree(last, ignore_errors=True)
+    last.mkdir()
+    for journal in journals.glob("*.jsonl"):
+        (last / journal.name).hardlink_to(journal)  # the run takes its own name of it away when it is done
     finish(start(folder, sound, model))
-    return {"kills": kills, "kept_before_the_last_run": len(kept), "nothing_twice": bool(sound_after_kills)}
+    looked_at(_whole_lines(last))
+    return {"kills": kills, "kept_before_the_last_run": len(kept), "nothing_twice": nothing_twice}
 
 
 def _whole_lines(journals: Path) -> list[str]:

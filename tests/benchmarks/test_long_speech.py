@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from benchmarks import long_speech
 from benchmarks.error_rates import error_rates
 from benchmarks.long_speech import cue_errors, finish, killed_runs, shortcomings, start
 from benchmarks.spoken import Utterance
@@ -73,6 +74,22 @@ def test_a_minute_killed_twice_is_as_one_that_was_not(minute: tuple[Path, list[U
     assert killed["nothing_twice"]
     assert 0.5 * len(segments) < killed["kept_before_the_last_run"] < len(segments)
     assert (tmp_path / "killed" / "long.json").read_bytes() == whole
+
+
+def test_what_the_last_run_hears_twice_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    journal = tmp_path / "home" / "transcripts" / "a.jsonl"
+    journal.parent.mkdir(parents=True)
+
+    def last_run(place: str) -> None:
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"place": place}) + "\n")
+        journal.unlink()
+
+    monkeypatch.setattr(long_speech, "finish", lambda _: {})
+    for place, is_new in (("1-2", True), ("0-1", False)):
+        journal.write_text('{"place": "0-1"}\n', encoding="utf-8")
+        monkeypatch.setattr(long_speech, "start", lambda *_, place=place: last_run(place))
+        assert killed_runs(tmp_path, tmp_path, tmp_path, 0, 2)["nothing_twice"] is is_new
 
 
 def test_a_cue_is_held_against_what_is_said_in_it() -> None:
