@@ -32,12 +32,11 @@ from gemma_mlx.model.quantized_cache import BITS, Packed, PackedRows, QuantizedC
 from gemma_mlx.model.rope import Rope
 from gemma_mlx.model.shared_rows import make_rows
 from gemma_mlx.soft_tokens import soft_tokens
-from gemma_mlx.tasks.captioning import PROMPT
+from gemma_mlx.tasks.captioning import PROMPT, READ_PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
 
 SAMPLES = Path(__file__).parents[1] / "assets" / "samples"
-READ_PROMPT = "Read the text in this image."
 
 
 @dataclass(frozen=True)

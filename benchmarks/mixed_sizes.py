@@ -18,7 +18,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from convert.calibration import READ_PROMPT, Exchange, default_exchanges, samples_of
+from convert.calibration import Exchange, default_exchanges, samples_of
 from convert.conversion import convert_source
 from convert.measurement import Measurement, measurement
 from convert.mixed import CARD_BYTES, mixed_recipe
@@ -30,6 +30,7 @@ from gemma_mlx.home import miniature_folder, samples_folder
 from gemma_mlx.model.gemma4 import Gemma4
 from gemma_mlx.soft_tokens import soft_tokens
 from gemma_mlx.tasks.captioning import PROMPT as CAPTION_PROMPT
+from gemma_mlx.tasks.captioning import READ_PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
 from gemma_mlx.weights import load_model

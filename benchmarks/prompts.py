@@ -18,12 +18,12 @@ from typing import Any
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import samples_folder
 from gemma_mlx.tasks.captioning import PROMPT as CAPTION_PROMPT
+from gemma_mlx.tasks.captioning import READ_PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
 
 PLAIN_KIND = "text"
 """The kind of a prompt that names none."""
-READ_PROMPT = "Read the text in this image."
 _EDITED = """def mean(values):
     total = 0.0
     for value in values:

@@ -13,10 +13,10 @@ from gemma_mlx.errors import GemmaError
 from gemma_mlx.home import samples_folder
 from gemma_mlx.inputs.prompt import PromptBuilder
 from gemma_mlx.tasks.captioning import PROMPT as CAPTION_PROMPT
+from gemma_mlx.tasks.captioning import READ_PROMPT
 from gemma_mlx.tasks.message import user_message
 from gemma_mlx.tasks.transcription import transcription_prompt
 
-READ_PROMPT = "Read the text in this image."
 _TEXTS = (
     (
         "Explain to a curious child why there are tides.",

@@ -15,6 +15,7 @@ from gemma_mlx.tasks.message import Source, user_message
 
 PROMPT = "Describe this image in one sentence."
 VIDEO_PROMPT = "Describe this video in one sentence."
+READ_PROMPT = "Read the text in this image."
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gemma_mlx.gemma import Gemma
 
 SCENE, TEXT, SPEECH = "scene.png", "text.png", "speech.wav"
-READ_PROMPT = "Read the text in this image."
 TALK = (
     ("How many shapes are there?", "There are two shapes."),
     ("My name is Anna.", "Nice to meet you, Anna."),
@@ -79,7 +78,7 @@ class Demonstration:
         return load(destination)
 
     def _see(self, gemma: Gemma) -> None:
-        from gemma_mlx.tasks.captioning import caption
+        from gemma_mlx.tasks.captioning import READ_PROMPT, caption
 
         _head("Describe a picture", f"gemma-mlx caption {SCENE}")
         self._check(caption(gemma, self._samples / SCENE).text, self._expected[SCENE])
