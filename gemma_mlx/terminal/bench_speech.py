@@ -21,6 +21,7 @@ _WRITTEN_HELP = "Compare transcripts as they are written: case and punctuation c
 def speech(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help=_FOLDERS_HELP)],
     model: flag.Model = None,
+    adapter: flag.AdapterFolder = None,
     hypotheses: flag.Hypotheses = None,
     written: Annotated[bool, typer.Option("--as-written", help=_WRITTEN_HELP)] = False,
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
@@ -44,7 +45,7 @@ def speech(
         if pictures := [one.name for one in sets if one.kind != "audio"]:
             raise UsageError(f"{pictures[0]!r} holds pictures, which `bench quality --set` reads; name recordings")
         others = [read_hypotheses(named, sets) for named in hypotheses or []]
-        gemma = load_gemma(model, output)
+        gemma = load_gemma(model, output, adapter=adapter)
         from benchmarks.speech import other_points, own_point, report_of
 
         failures: list[str] = []
