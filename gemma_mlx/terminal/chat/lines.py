@@ -157,6 +157,10 @@ class LineChat:
     def busy(self) -> bool:
         return False
 
+    @property
+    def overtaking(self) -> bool:
+        return False
+
     async def conversation(self) -> Conversation:
         return self._conversation
 

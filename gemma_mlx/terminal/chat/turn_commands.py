@@ -142,5 +142,8 @@ def tell_notes(surface: Surface, conversation: Conversation) -> None:
 
 
 def _when_idle(surface: Surface, name: str) -> None:
+    """Refuses what would change the chat under an answer on its way, or under a message that was typed before it."""
     if surface.busy:
         raise UsageError(f"/{name} waits for no answer: Ctrl-C stops the one that is on its way")
+    if surface.overtaking:
+        raise UsageError(f"/{name} overtakes no messages that wait to be sent: /drop takes them back")

@@ -283,6 +283,10 @@ class Screen:
         return self._talk.busy
 
     @property
+    def overtaking(self) -> bool:
+        return self._sending.overtaking
+
+    @property
     def last_reply(self) -> Reply | None:
         return self._talk.last_reply
 

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.scripted import ScriptedGemma, spoken
 from gemma_mlx.tasks.conversation import Conversation
+from gemma_mlx.tasks.turn import Turn
 from gemma_mlx.terminal.chat.commands import BY_NAME, COMMANDS, HELP
 from tests.terminal.screen.terminal import Chat, play
 
@@ -220,3 +221,25 @@ def test_commands_that_change_turns_wait_for_no_answer() -> None:
         await chat.see("ended")
 
     play(scenario, [*spoken("Begun "), more, *spoken("and ended")])
+
+
+@pytest.mark.parametrize("command", ["/undo", "/retry", "/edit", "/load other", "/save other", "/model other", "/reset"])
+def test_no_command_that_changes_the_chat_overtakes_a_message(command: str) -> None:
+    loaded, gemma = Event(), ScriptedGemma([spoken("Two.")])
+
+    def begin(_: Any) -> Conversation:
+        loaded.wait(20)
+        conversation = Conversation(gemma)
+        conversation.take_over([Turn("first", answer="One.")])
+        return conversation
+
+    async def scenario(chat: Chat) -> None:
+        await chat.see("loading")
+        chat.type(f"second\r{command}\r")
+        await chat.see(f"> {command}\n")
+        loaded.set()
+        await chat.see(f"error: {command.split()[0]} overtakes no messages that wait")
+        await chat.answered("Two.")
+        assert [turn.text for turn in (await chat.screen.conversation()).turns] == ["first", "second"]
+
+    assert play(scenario, gemma=gemma, begin=begin).asked == ["second"]
