@@ -38,7 +38,7 @@ def on_lines(opening: Opening, files: Sequence[tuple[MediaKind, Path]], quiet: b
     if not piped:
         output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
     read_line = piped_lines() if piped else typed_lines(opening.save)
-    chat = LineChat(opening, opening.first(output), output, read_line)
+    chat = LineChat(opening, opening.first(output), output, read_line, piped)
     for kind, path in files:
         asyncio.run(attach_file(chat, kind, path))
     failed = chat.run()
@@ -51,18 +51,22 @@ class LineChat:
     What fails is told in one line, and the conversation goes on.
     """
 
-    def __init__(self, opening: Opening, conversation: Conversation, output: Output, read_line: ReadLine) -> None:
+    def __init__(
+        self, opening: Opening, conversation: Conversation, output: Output, read_line: ReadLine, piped: bool
+    ) -> None:
         self.waiting = Waiting()
-        self.waiting.chips += conversation.waiting
         self.last_reply: Reply | None = None
         self._opening = opening
         self.device: int | None = None
         self._conversation = conversation
         self._output = output
         self._read_line = read_line
+        self._piped = piped
+        """Whether nobody is there who could send a message again."""
         self._failed = False
-        self._typed = conversation.unsent_text  # what stands in the line before anything is typed
+        self._typed = ""  # what stands in the line before anything is typed
         self._leaving = False
+        self._put_back_unsent()
 
     def run(self) -> bool:
         """Returns whether anything failed."""
@@ -120,6 +124,14 @@ class LineChat:
     def _put_back(self, message: Message) -> None:
         self.waiting.chips = [*message.chips, *self.waiting.chips]
         self._typed = message.typed
+
+    def _put_back_unsent(self) -> None:
+        """Where a chat is gone on with, a message that no answer came to waits to be sent; not for a pipe's lines."""
+        unsent = Message(self._conversation.unsent_text, tuple(self._conversation.waiting))
+        if not self._piped:
+            self._put_back(unsent)
+        elif unsent.label:
+            self.say(f"the last message of this chat has no answer and is left out: {unsent.label}")
 
     def _answer(self, ask: Ask) -> bool:
         """Shows the answer that `ask` gives; False where it was stopped before its first word."""
@@ -201,6 +213,7 @@ class LineChat:
     async def change_chat(self, name: str | None) -> None:
         self._conversation = self._opening.another(self._conversation, name, self._output)
         self.last_reply = None
+        self._put_back_unsent()
 
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""

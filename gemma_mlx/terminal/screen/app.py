@@ -140,8 +140,6 @@ class Screen:
         except Exception as error:
             self._leave_for(error)
             raise
-        conversation = await self.conversation()
-        self.put_back(Message(conversation.unsent_text, tuple(conversation.waiting)))
         for kind, path in self._files:
             await attach_file(self, kind, path)
 

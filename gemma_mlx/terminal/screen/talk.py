@@ -72,8 +72,7 @@ class Talk:
         except BaseException:
             self._conversation.cancel()  # whoever waits for it waits for nothing
             raise
-        self._show_last_turn(found)
-        self._found(found)
+        self._opened(found)
 
     @property
     def busy(self) -> bool:
@@ -123,8 +122,7 @@ class Talk:
             self._found(before)
             raise
         self.last_reply = self.status.reply = None
-        self._show_last_turn(found)
-        self._found(found)
+        self._opened(found)
 
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back.
@@ -220,13 +218,15 @@ class Talk:
         self.last_reply = self.status.reply = reply
         return True
 
-    def _show_last_turn(self, conversation: Conversation) -> None:
-        """Where a chat is gone on with, its end is shown."""
-        if not (turns := conversation.turns):
-            return
+    def _opened(self, conversation: Conversation) -> None:
+        """Where a chat is gone on with, its end is shown, and a message that no answer came to waits to be sent."""
+        turns = conversation.turns
         if len(turns) > 1:
             self._surface.note(f"going on after {len(turns):,} turns; /export writes them all into a file")
-        self._surface.show(turn_lines(turns[-1], self._surface.columns))
+        if turns:
+            self._surface.show(turn_lines(turns[-1], self._surface.columns))
+        self._surface.put_back(Message(conversation.unsent_text, tuple(conversation.waiting)))
+        self._found(conversation)
 
     def _found(self, conversation: Conversation) -> None:
         if self._conversation.done():

@@ -127,6 +127,7 @@ def play(
     files: Iterable[tuple[Any, Path]] = (),
     gemma: ScriptedGemma | None = None,
     begin: Callable[[Any], Conversation] | None = None,
+    another: Callable[..., Conversation] | None = None,
     with_model: Callable[..., Conversation] | None = None,
     leave: bool = True,
 ) -> Chat:
@@ -144,6 +145,7 @@ def play(
             with create_app_session(input=keys, output=output):
                 opening = SimpleNamespace(
                     first=begin or (lambda _: Conversation(gemma)),
+                    another=another,
                     check=lambda folder: None,
                     with_model=with_model,
                     max_tokens=2048,

@@ -223,7 +223,9 @@ def test_commands_that_change_turns_wait_for_no_answer() -> None:
     play(scenario, [*spoken("Begun "), more, *spoken("and ended")])
 
 
-@pytest.mark.parametrize("command", ["/undo", "/retry", "/edit", "/load other", "/save other", "/model other", "/reset"])
+@pytest.mark.parametrize(
+    "command", ["/undo", "/retry", "/edit", "/load other", "/save other", "/model other", "/reset"]
+)
 def test_no_command_that_changes_the_chat_overtakes_a_message(command: str) -> None:
     loaded, gemma = Event(), ScriptedGemma([spoken("Two.")])
 
@@ -243,3 +245,23 @@ def test_no_command_that_changes_the_chat_overtakes_a_message(command: str) -> N
         assert [turn.text for turn in (await chat.screen.conversation()).turns] == ["first", "second"]
 
     assert play(scenario, gemma=gemma, begin=begin).asked == ["second"]
+
+
+def test_the_message_that_no_answer_came_to_in_a_loaded_chat_waits_to_be_sent(media: Path) -> None:
+    gemma = ScriptedGemma([spoken("Yes.")])
+
+    def another(*_: Any) -> Conversation:
+        conversation = Conversation(gemma)
+        conversation.unsent_text = "What is this?"
+        conversation.attach("image", media / "picture.png")
+        return conversation
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("/load other\r")
+        await chat.see(lambda text: "[1] picture.png 320x240" in text and "\n> What is this?\n" in text)
+        chat.type("\r")
+        await chat.answered("Yes.")
+
+    chat = play(scenario, gemma=gemma, another=another)
+    assert chat.asked == ["What is this?"]
+    assert media_kinds(chat, 0) == ["image"]
