@@ -21,7 +21,8 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 15
+WAIT_S = 30
+"""For a busy machine; what comes is seen at once."""
 PIPE_CHARACTERS = 8_000
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
@@ -112,6 +113,10 @@ class Chat:
     async def answered(self, text: str) -> None:
         """Waits until `text` has been said and nothing goes on."""
         await self.see(lambda shown: text in shown and not self.screen.busy)
+
+    async def stopping(self) -> None:
+        """Waits until the answer on its way has been told to stop; before that, its model may not go on."""
+        await self.see(lambda _: self.screen._talk.stopping)
 
     @property
     def asked(self) -> list[str]:

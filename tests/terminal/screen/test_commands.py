@@ -184,7 +184,7 @@ def test_settings_say_what_they_are_now() -> None:
 def test_an_export_holds_what_was_said(tmp_path: Path) -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("Hello\r")
-        await chat.see("Yes.")
+        await chat.answered("Yes.")
         chat.type(f"/export {tmp_path / 'chat.json'}\r")
         await chat.see("written: ")
 
@@ -201,10 +201,12 @@ def test_leaving_answers_no_message_that_waits() -> None:
         chat.type("one\rtwo\r")
         await chat.see(lambda text: "Begun" in text and "[waits] two" in text)
         chat.type("\x04")
+        await chat.stopping()
         more.set()
 
     chat = play(scenario, [*spoken("Begun "), more, *spoken("on and on")], spoken("never"), leave=False)
     assert chat.asked == ["one"]
+    assert "on and on" not in chat.text
 
 
 def test_commands_that_change_turns_wait_for_no_answer() -> None:

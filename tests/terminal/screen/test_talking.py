@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scripted import ScriptedGemma, spoken
+from benchmarks.scripted import Script, ScriptedGemma, spoken
 from gemma_mlx import load
 from gemma_mlx.errors import CheckpointError, InputError
 from gemma_mlx.home import miniature_folder, samples_folder
@@ -59,12 +59,16 @@ def test_what_is_typed_while_the_model_loads_is_sent_when_it_is_loaded() -> None
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line_and_the_end() -> None:
+    typed = Event()
+
     def begin(_: Any) -> Conversation:
-        time.sleep(0.3)  # until something has been typed
+        typed.wait(20)
         raise CheckpointError("no weights; convert it again")
 
     async def scenario(chat: Chat) -> None:
         chat.type("/stats\rHello\r")
+        await chat.see("[waits] Hello")
+        typed.set()
         await chat.see("error: no weights; convert it again")
 
     assert play(scenario, begin=begin, leave=False).screen.exit_code == 1
@@ -144,6 +148,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_turn() -> None:
         chat.type("one\r")
         await chat.see("Begun")
         chat.type("\x03")
+        await chat.stopping()
         more.set()
         await chat.see("first 0.00 s")
         chat.type("two\r")
@@ -154,20 +159,58 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_turn() -> None:
     assert chat.asked == ["one", "two"]
 
 
+def stopped_while_it_thinks(more: Event) -> Script:
+    """An answer that is told to stop before `more`, and gets no further than to one thought more."""
+    return [("thought", "Let me"), more, ("thought", " see."), *spoken("never said")]
+
+
 def test_stopped_before_the_first_word_the_message_comes_back() -> None:
     more = Event()
 
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
-        await chat.see("answering")
+        await chat.see("thinking, 1 tokens")
         chat.type("\x03")
+        await chat.stopping()
         more.set()
         await chat.see("there is no answer yet")
         await chat.see(lambda text: text.split("\n")[-2] == "> one")
         chat.type("!\r")
         await chat.see("Second.")
 
-    assert play(scenario, [more, ("answer", "")], spoken("Second.")).asked == ["one", "one!"]
+    chat = play(scenario, stopped_while_it_thinks(more), spoken("Second."))
+    assert chat.asked == ["one", "one!"]
+    assert "never" not in chat.text
+
+
+def test_stopped_while_the_prompt_is_read_the_message_comes_back() -> None:
+    reading, more, gemma = Event(), Event(), ScriptedGemma([spoken("never said"), spoken("Second.")])
+    stream = gemma.stream
+
+    def slowly(messages: Any, *, progress: Any = None, **options: Any) -> Any:
+        def told(done: int, of: int) -> None:
+            reading.set()
+            more.wait(20)
+            progress(done, of)
+
+        return stream(messages, progress=told, **options)
+
+    gemma.stream = slowly  # type: ignore[method-assign]
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.see(lambda _: reading.is_set())
+        chat.type("\x03")
+        await chat.stopping()
+        more.set()
+        await chat.see("there is no answer yet")
+        await chat.see(lambda text: text.split("\n")[-2] == "> one")
+        chat.type("!\r")
+        await chat.see("Second.")
+
+    chat = play(scenario, gemma=gemma)
+    assert chat.asked == ["one", "one!"]
+    assert "never" not in chat.text
 
 
 @pytest.mark.parametrize("again", [True, False])
@@ -176,16 +219,16 @@ def test_messages_behind_one_that_came_back_wait_for_it(again: bool) -> None:
 
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
-        await chat.see("answering")
+        await chat.see("thinking, 1 tokens")
         chat.type("two\rthree\r\x03")
-        await chat.see("[waits] three")
+        await chat.stopping()
         more.set()
         await chat.see("2 behind it wait too; Enter in an empty line sends on")
         chat.type("!\r" if again else "\x15\r")
         await chat.see("Third.")
 
     said = [spoken(word) for word in ("First.", "Second.", "Third.")[0 if again else 1 :]]
-    chat = play(scenario, [more, ("answer", "")], *said)
+    chat = play(scenario, stopped_while_it_thinks(more), *said)
     assert chat.asked == ["one", *(["one!"] if again else []), "two", "three"]
 
 
@@ -219,6 +262,7 @@ def test_ctrl_c_again_and_again_leaves_while_the_answer_has_not_stopped_yet() ->
     chat = play(scenario, [*spoken("Begun "), more, *spoken("never said")], leave=False)
     assert chat.asked == ["one"]
     assert "Begun" in chat.text
+    assert "never said" not in chat.text
     assert "1 message waited and will not be sent" in chat.text
 
 
@@ -325,6 +369,6 @@ def test_a_message_that_is_taken_back_while_another_is_answered_is_not_sent() ->
         chat.type("/drop\r")
         await chat.see("taken back: two")
         more.set()
-        await chat.see("first ")
+        await chat.answered("and ended.")
 
     assert play(scenario, gemma=gemma).asked == ["one"]
