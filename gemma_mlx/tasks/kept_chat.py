@@ -108,14 +108,14 @@ class KeptChat:
         UsageError for what cannot be a name or is one already, GemmaError where the disk does not let us.
         """
         name = checked_name(name)
-        if self._folder is None:
-            self._chosen_name = name
-            return
-        new = self._folder.with_name(name)
-        if name == self._folder.name:
+        new = chats_folder() / name
+        if name == self.name:
             return
         if new.exists():
             raise UsageError(f"there is a chat {name!r} already; choose another name")
+        if self._folder is None:
+            self._chosen_name = name
+            return
         try:
             self._folder.rename(new)
         except OSError as error:
