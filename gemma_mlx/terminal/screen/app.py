@@ -26,11 +26,11 @@ from gemma_mlx.terminal.failures import INTERRUPTED, end_now, exit_code_of, show
 from gemma_mlx.terminal.safe import visible, visible_line
 from gemma_mlx.terminal.screen.answering import DIM, PLAIN
 from gemma_mlx.terminal.screen.aside import Aside
+from gemma_mlx.terminal.screen.asking import Asking
 from gemma_mlx.terminal.screen.completion import CommandCompleter
 from gemma_mlx.terminal.screen.keys import key_bindings
 from gemma_mlx.terminal.screen.layout import PROMPT, input_line, terminal_output
 from gemma_mlx.terminal.screen.printer import Printer
-from gemma_mlx.terminal.screen.question import Question
 from gemma_mlx.terminal.screen.sending import Sending
 from gemma_mlx.terminal.screen.talk import ModelLostError, Talk
 from gemma_mlx.terminal.screen.work import Work
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from gemma_mlx.answer import Reply
     from gemma_mlx.inputs.media import MediaKind
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.terminal.screen.recording import RecordingPanel
 
 T = TypeVar("T")
 Files = Sequence[tuple["MediaKind", Path]]
@@ -76,12 +75,12 @@ class Screen:
     ) -> None:
         self.waiting = Waiting()
         self.device: int | None = None
-        self.panel: RecordingPanel | None = None
+        self.asking = Asking(self.redraw)
+        self.speaking = False
         self.exit_code = 0
         """Of the error for which there is no chat, or of an interrupt from outside."""
         self._opening, self._files, self._quiet = opening, files, quiet
         self._hands = ThreadPoolExecutor(2, thread_name_prefix="hands")
-        self._question: Question | None = None
         self._work = Work(lambda error: self._show_wrapped(f"error: {error}"), self.redraw)
         self._leaving = self._warned = False
         self._talk: Talk
@@ -152,14 +151,10 @@ class Screen:
 
     @property
     def asks_for_keys(self) -> bool:
-        return self._question is not None or self.panel is not None
+        return self.asking.for_keys
 
     def key(self, name: str) -> None:
-        if self._question is not None:
-            self._question.key(name)
-        elif self.panel is not None:
-            self.panel.key(name)
-        self.redraw()
+        self.asking.key(name)
 
     def sent(self, text: str) -> None:
         """A line was sent: a command is done at once, a message when its turn has come."""
@@ -256,21 +251,11 @@ class Screen:
         self._session.app.invalidate()
 
     async def ask_yes(self, question: str) -> bool:
-        while self._question is not None:
-            await self._question.answered()
-            await asyncio.sleep(0)
-        self._question = Question(question)
-        self.redraw()
-        try:
-            return await self._question.answered()
-        finally:
-            self._question = None
+        return await self.asking.yes(question)
 
     def _live(self) -> str:
-        if self._question is not None:
-            return self._question.line()
-        if self.panel is not None:
-            return self.panel.line(self.columns)
+        if asked := self.asking.line(self.columns):
+            return asked
         streaming = self._talk.streaming
         return streaming.live(self.columns, max(1, self._printer.rows - ROWS_BELOW)) if streaming is not None else ""
 
