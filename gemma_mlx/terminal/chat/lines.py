@@ -218,7 +218,7 @@ class LineChat:
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
         self._opening.check(folder)
-        left = Left(self._conversation)
+        left = Left(self._conversation, self._output)
         del self._conversation
         try:
             self._conversation = self._opening.with_model(folder, left, self._output)

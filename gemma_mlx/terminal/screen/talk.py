@@ -60,6 +60,8 @@ class Talk:
         self._surface, self._opening = surface, opening
         self._teller = Aside(asyncio.get_running_loop(), surface)
         self._conversation: asyncio.Future[Conversation] = asyncio.get_running_loop().create_future()
+        self._leaving: asyncio.Future[Left] | None = None
+        """The chat whose model is let go of, while its warm cache is written."""
 
     async def conversation(self) -> Conversation:
         """The conversation, once the model is loaded."""
@@ -134,7 +136,9 @@ class Talk:
         self._conversation = asyncio.get_running_loop().create_future()
         self.status.activity = "loading"
         self._surface.redraw()
-        left = await self.thread.do(partial(Left, before))
+        self._leaving = asyncio.ensure_future(self.thread.do(partial(Left, before, self._teller)))
+        left = await asyncio.shield(self._leaving)
+        self._leaving = None
         del before
         try:
             found = await self.thread.do(lambda: self._opening.with_model(folder, left, self._teller))
@@ -158,6 +162,8 @@ class Talk:
     async def end(self) -> None:
         """Saves what is to be saved, once the job at work has ended. A model that still loads is not waited for."""
         self.stop()
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])
         if self._conversation.done() and not self._conversation.cancelled():
             await self.thread.do(self._conversation.result().close)
             tell_notes(self._surface, self._conversation.result())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -207,6 +208,31 @@ def test_leaving_answers_no_message_that_waits() -> None:
     chat = play(scenario, [*spoken("Begun "), more, *spoken("on and on")], spoken("never"), leave=False)
     assert chat.asked == ["one"]
     assert "on and on" not in chat.text
+
+
+@pytest.mark.parametrize("command", ["/model other", "/load other"])
+def test_leaving_while_another_chat_comes_waits_until_the_one_before_is_closed(command: str) -> None:
+    gemma, closing, closed = ScriptedGemma([]), Event(), Event()
+    conversation = Conversation(gemma)
+
+    def close() -> None:
+        closing.set()
+        time.sleep(0.3)  # a chat that is not waited for is left by then
+        closed.set()
+
+    def another(before: Conversation, *_: Any) -> Conversation:
+        before.close()
+        return before
+
+    conversation.close = close  # type: ignore[method-assign]
+
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"{command}\r")
+        await chat.see(lambda _: closing.is_set())
+        chat.type("\x04")
+
+    play(scenario, begin=lambda _: conversation, another=another, with_model=another, leave=False)
+    assert closed.is_set()
 
 
 def test_commands_that_change_turns_wait_for_no_answer() -> None:
