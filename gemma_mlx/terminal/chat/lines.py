@@ -109,17 +109,16 @@ class LineChat:
 
     def _send(self, message: Message) -> None:
         conversation = self._conversation
-        conversation.waiting = [*message.media]
+        conversation.waiting, kept = [*message.media], False
         try:
             kept = self._answer(lambda progress: conversation.ask(message.text, progress))
-        except GemmaError:
-            self._put_back(message)
-            raise
         finally:
             conversation.waiting = []
+            if not kept and not self._piped:  # the next line of a pipe is another message
+                self._put_back(message)
         if not kept:
-            self._put_back(message)
-            self._output.say("there is no answer yet; the message was not kept, and waits to be sent again")
+            again = "" if self._piped else ", and waits to be sent again"
+            self._output.say(f"there is no answer yet; the message was not kept{again}")
 
     def _put_back(self, message: Message) -> None:
         self.waiting.chips = [*message.chips, *self.waiting.chips]
@@ -134,7 +133,7 @@ class LineChat:
             self.say(f"the last message of this chat has no answer and is left out: {unsent.label}")
 
     def _answer(self, ask: Ask) -> bool:
-        """Shows the answer that `ask` gives; False where it was stopped before its first word."""
+        """Shows the answer that `ask` gives; False where it was stopped or cut before its first word."""
         output = self._output
         with Interrupt() as interrupt:
             answer = ask(prefill_progress(output, interrupt))
@@ -143,15 +142,17 @@ class LineChat:
             except KeyboardInterrupt:
                 output.clear_status()
         reply = answer.reply
-        if not self._conversation.keep(reply):
-            return False
+        if reply.generated_tokens:
+            self.last_reply = reply
+        kept = self._conversation.keep(reply)
         self._conversation.save_cache_if_due()
         tell_notes(self, self._conversation)
-        self.last_reply = reply
         if note := cut_note(reply, self._opening.max_tokens):
-            output.note(note)
-        output.note(self._gauge(reply))
-        return True
+            (output.note if kept else output.say)(note)
+        if kept:
+            output.note(self._gauge(reply))
+        self._failed |= not kept
+        return kept
 
     def _gauge(self, reply: Reply) -> str:
         used_tokens = reply.prompt_tokens + reply.generated_tokens

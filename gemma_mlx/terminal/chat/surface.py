@@ -22,7 +22,7 @@ class Surface(Protocol):
 
     @property
     def last_reply(self) -> Reply | None:
-        """The last answer of this session, with its figures."""
+        """The last answer in this chat since it was opened, with its figures; also one that was not kept."""
         ...
 
     device: int | None

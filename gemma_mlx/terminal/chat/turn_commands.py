@@ -27,11 +27,13 @@ async def think(surface: Surface, name: str, rest: str) -> None:
 
 
 async def thoughts(surface: Surface, name: str, rest: str) -> None:
-    turns = (await surface.conversation()).turns
-    if not turns or not turns[-1].thought:
+    """Also those that no word of an answer came to, which are in no turn."""
+    turns, reply = (await surface.conversation()).turns, surface.last_reply
+    thought = reply.thought if reply is not None else turns[-1].thought if turns else ""
+    if not thought:
         surface.say("there were no thoughts; /think on has the model think first")
         return
-    for line in turns[-1].thought.splitlines():
+    for line in thought.splitlines():
         surface.say(line or " ")
 
 

@@ -204,7 +204,7 @@ class Talk:
             )
 
     async def _shown(self, conversation: Conversation, ask: Ask) -> bool:
-        """Shows the answer that `ask` gives and keeps it; False where it was stopped before its first word."""
+        """Shows the answer that `ask` gives and keeps it; False where it was stopped or cut before its first word."""
         surface = self._surface
         streaming = self.streaming = Streaming(surface.columns, surface.show, surface.redraw)
         self.status.activity = "answering"
@@ -217,12 +217,11 @@ class Talk:
             self.streaming, self.status.activity = None, ""
             self._refresh(conversation)
             tell_notes(surface, conversation)
-        if reply is None or not kept:
-            return False
-        if note := cut_note(reply, self._opening.max_tokens):
-            surface.say(note)
-        self.last_reply = self.status.reply = reply
-        return True
+        if reply is not None:
+            self.last_reply = self.status.reply = reply
+            if note := cut_note(reply, self._opening.max_tokens):
+                surface.say(note)
+        return kept
 
     def _opened(self, conversation: Conversation) -> None:
         """Where a chat is gone on with, its end is shown, and a message that no answer came to waits to be sent."""

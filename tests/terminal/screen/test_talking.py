@@ -309,6 +309,22 @@ def test_thoughts_fold_into_one_line_and_can_be_shown() -> None:
     )
 
 
+def test_an_answer_that_is_cut_while_it_thinks_says_so_and_its_thoughts_can_be_shown() -> None:
+    scripts: list[Script] = [spoken("One."), [("thought", "Let "), ("thought", "me "), *spoken("never said")]]
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.answered("One.")
+        chat.type("two\r")
+        await chat.see("the answer was cut after 2 tokens")
+        await chat.see("the message was not kept, and waits to be sent again")
+        chat.type("\x15/thoughts\r")
+        await chat.see("Let me")
+
+    chat = play(scenario, gemma=ScriptedGemma(scripts, max_tokens=2))
+    assert "never" not in chat.text
+
+
 def test_screen_is_drawn_a_few_times_a_second_however_fast_tokens_come() -> None:
     gemma = ScriptedGemma([spoken("word " * 300)], interval_s=1 / 400)
 
