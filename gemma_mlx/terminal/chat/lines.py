@@ -115,20 +115,16 @@ class LineChat:
         finally:
             conversation.waiting = []
             if not kept and not self._piped:  # the next line of a pipe is another message
-                self._put_back(message)
+                self.put_back(message)
         if not kept:
             again = "" if self._piped else ", and waits to be sent again"
             self._output.say(f"there is no answer yet; the message was not kept{again}")
-
-    def _put_back(self, message: Message) -> None:
-        self.waiting.chips = [*message.chips, *self.waiting.chips]
-        self._typed = message.typed
 
     def _put_back_unsent(self) -> None:
         """Where a chat is gone on with, a message that no answer came to waits to be sent; not for a pipe's lines."""
         unsent = Message(self._conversation.unsent_text, tuple(self._conversation.waiting))
         if not self._piped:
-            self._put_back(unsent)
+            self.put_back(unsent)
         elif unsent.label:
             self.say(f"the last message of this chat has no answer and is left out: {unsent.label}")
 
@@ -188,6 +184,10 @@ class LineChat:
 
     def put(self, text: str) -> None:
         self._typed = text
+
+    def put_back(self, message: Message) -> None:
+        self.waiting.chips = [*message.chips, *self.waiting.chips]
+        self._typed = message.typed
 
     def leave(self) -> None:
         self._leaving = True

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from gemma_mlx.answer import Reply
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.terminal.chat.waiting import Waiting
+    from gemma_mlx.terminal.chat.waiting import Message, Waiting
 
 T = TypeVar("T")
 
@@ -50,6 +50,10 @@ class Surface(Protocol):
 
     def put(self, text: str) -> None:
         """Puts `text` into the input line."""
+        ...
+
+    def put_back(self, message: Message) -> None:
+        """Makes a message that was not answered, or is to be changed, wait to be sent again."""
         ...
 
     async def ask_yes(self, question: str) -> bool:

@@ -9,6 +9,7 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal.answering import figures
 from gemma_mlx.terminal.chat.media_commands import typed_path
 from gemma_mlx.terminal.chat.surface import Surface
+from gemma_mlx.terminal.chat.waiting import Message
 
 if TYPE_CHECKING:
     from gemma_mlx.tasks.conversation import Conversation
@@ -54,9 +55,8 @@ async def last_turn(surface: Surface, name: str, rest: str) -> None:
         raise UsageError(f"there is no turn to {name}; the chat has not begun")
     tell_notes(surface, conversation)
     if name == "edit":
-        surface.waiting.chips = [*turn.attached, *surface.waiting.chips]
         conversation.waiting = []
-        surface.put(turn.text)
+        surface.put_back(Message(turn.text, tuple(turn.attached)))
         surface.note("the turn is taken back; change it, and send it again")
     else:
         surface.note(f"taken back: {turn.text[:60]}")

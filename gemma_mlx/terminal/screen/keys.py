@@ -75,6 +75,10 @@ def key_bindings(screen: Keyed) -> KeyBindings:
     def _answer(event: KeyPressEvent) -> None:
         screen.key(event.data)
 
+    @keys.add(Keys.BracketedPaste, filter=asking)
+    def _paste_elsewhere(event: KeyPressEvent) -> None:
+        """It is no answer, and nobody looks at the line just now."""
+
     @keys.add("enter", filter=asking)
     def _enter(event: KeyPressEvent) -> None:
         screen.key("enter")

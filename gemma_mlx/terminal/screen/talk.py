@@ -41,9 +41,6 @@ class TalkingSurface(Surface, Protocol):
         ...
 
     def redraw(self) -> None: ...
-    def put_back(self, message: Message) -> None:
-        """Makes a message that was not answered wait to be sent again."""
-        ...
 
 
 class Talk:
