@@ -233,10 +233,14 @@ class Conversation:
             self._note(self.record.save_cache(self._gemma, self._session))
 
     def close(self) -> None:
-        """At leaving: saves the warm cache, and lets another process have the chat. On the model's thread."""
+        """At leaving: saves the warm cache, and lets another process have the chat. On the model's thread.
+
+        The caches are let go of: whoever still holds the conversation holds no memory of the next one's.
+        """
         if self.record is not None:
             self._note(self.record.save_cache(self._gemma, self._session))
             self._note(self.record.close())
+        self._session.reset()
 
     def _answer(
         self, before: list[Turn], turn: Turn, sampling: Sampling | None, progress: Callable[[int, int], None] | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +66,19 @@ def test_a_resumed_chat_goes_on_as_if_it_had_not_been_left(
     assert reply.reused_tokens == 0 if cache != "saved" else reply.reused_tokens > 256
     why = {"damaged": ["it is damaged"], "another model's": ["it is of another model"]}.get(cache, [])
     assert [note.split(": ")[1].split(";")[0] for note in notes] == why
+    again.close()
+
+
+def test_a_chat_that_is_closed_holds_no_memory_beside_the_next_one(miniature: Gemma) -> None:
+    say(Conversation(miniature, max_tokens=FEW), "Hello")
+    without_bytes = mx.get_active_memory()
+    chat, _ = opened(miniature, resume=False)
+    say(chat, FILLER)
+    held_bytes = mx.get_active_memory() - without_bytes
+    chat.close()
+    assert mx.get_active_memory() - without_bytes < held_bytes / 4
+    again, _ = opened(miniature)
+    assert say(again, "Hello").reused_tokens > 100
     again.close()
 
 
