@@ -210,18 +210,6 @@ class Conversation:
             self.waiting = [*turn.attached, *self.waiting]
         return turn
 
-    def drop_waiting(self) -> list[Attached]:
-        """Takes back what was attached for the next message, and returns it."""
-        dropped, self.waiting = self.waiting, []
-        return dropped
-
-    def reset(self) -> None:
-        """Forgets what was said and what was waiting; the system message and the settings stay."""
-        self.turns, self.waiting = [], []
-        self._session.reset()
-        if self.record is not None:
-            self._note(self.record.forget_all())
-
     def take_notes(self) -> list[str]:
         """The lines that must be said about what is kept on the disk, each once."""
         notes, self._notes = self._notes, []

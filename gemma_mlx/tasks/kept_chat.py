@@ -93,11 +93,6 @@ class KeptChat:
         number = self._numbers.pop()
         return self._add(lambda: chat_record.undone_line(number))
 
-    def forget_all(self) -> str | None:
-        """Every turn is taken back."""
-        self._numbers = []
-        return self._add(chat_record.reset_line) if self._begun else None
-
     def set_settings(self, settings: Settings) -> str | None:
         """Keeps how the next message will be asked."""
         return self._add(lambda: chat_record.settings_line(settings)) if self._begun else None

@@ -100,7 +100,7 @@ def test_a_message_that_no_answer_came_to_waits_again(miniature: Gemma, picture:
     last.close()
 
 
-def test_undo_retry_settings_and_reset_are_kept(miniature: Gemma) -> None:
+def test_undo_retry_and_settings_are_kept(miniature: Gemma) -> None:
     chat, _ = opened(miniature, resume=False)
     say(chat, "Hello")
     say(chat, "Who are you?")
@@ -113,7 +113,7 @@ def test_undo_retry_settings_and_reset_are_kept(miniature: Gemma) -> None:
     assert again.turns[0].answer == chat.turns[0].answer
     assert (len(again.turns), again.settings) == (1, Settings("Be brief.", True))
     assert again.turns[0].settings.system == "Be brief."
-    again.reset()
+    again.undo()
     again.close()
     last, _ = opened(miniature)
     assert (last.turns, last.settings) == ([], Settings("Be brief.", True))
