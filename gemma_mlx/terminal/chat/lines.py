@@ -198,9 +198,6 @@ class LineChat:
     async def apart(self, job: Callable[[], T]) -> T:
         return job()
 
-    async def with_model(self, job: Callable[[], T]) -> T:
-        return job()
-
     async def answer_again(self) -> None:
         if not self._answer(self._conversation.retry):
             self._output.say("there is no new answer; the old one stays")

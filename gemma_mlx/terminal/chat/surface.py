@@ -69,10 +69,6 @@ class Surface(Protocol):
         """What `job` returns; it reads files or waits for other programs, and never touches the model."""
         ...
 
-    async def with_model(self, job: Callable[[], T]) -> T:
-        """What `job` returns; it runs where the model runs, after whatever the model is doing."""
-        ...
-
     async def answer_again(self) -> None:
         """Asks the last message again."""
         ...

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gemma_mlx.answer import Reply
     from gemma_mlx.inputs.media import MediaKind
     from gemma_mlx.tasks.conversation import Conversation
+    from gemma_mlx.tasks.windows import Samples
 
 T = TypeVar("T")
 Files = Sequence[tuple["MediaKind", Path]]
@@ -183,8 +184,7 @@ class Screen:
         if self.asks_for_keys:
             self.key("escape")
             return False
-        if self._talk.busy and not self._talk.stopping:
-            self._talk.stop()
+        if self._talk.interrupt():
             return False
         if not typed and self._warned:
             self.leave()
@@ -282,8 +282,8 @@ class Screen:
     async def apart(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._hands, job)
 
-    async def with_model(self, job: Callable[[], T]) -> T:
-        return await self._talk.thread.do(job)
+    async def write_down(self, samples: Samples) -> str | None:
+        return await self._talk.write_down(samples)
 
     async def answer_again(self) -> None:
         await self._talk.answer_again()

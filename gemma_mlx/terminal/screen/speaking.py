@@ -24,6 +24,9 @@ class PanelSurface(Surface, Protocol):
     """Whether a /mic is at work, from the microphone that opens to the chip or the text."""
 
     def redraw(self) -> None: ...
+    async def write_down(self, samples: Samples) -> str | None:
+        """What is said in `samples`, after whatever the model is doing; None where that was stopped."""
+        ...
 
 
 async def recorded(screen: PanelSurface) -> Samples | None:
@@ -59,7 +62,7 @@ async def speak(screen: PanelSurface, way: str) -> None:
 
 async def _speak(screen: PanelSurface, way: str) -> None:
     from gemma_mlx.inputs.waveform import SAMPLE_RATE_HZ
-    from gemma_mlx.tasks.dictation import LAST_HEARD_TOKENS, dictate, heard_until
+    from gemma_mlx.tasks.dictation import LAST_HEARD_TOKENS, heard_until
     from gemma_mlx.tasks.windows import from_first_to_last_word
 
     heard = await recorded(screen)
@@ -78,8 +81,10 @@ async def _speak(screen: PanelSurface, way: str) -> None:
         return
     late = f": as sound it would end at token {end:,}, past the {LAST_HEARD_TOKENS} that the model is sure to hear"
     screen.note("writing the speech down" + ("" if way else late))
-    text = await screen.with_model(lambda: dictate(conversation.gemma, samples))
-    if text:
+    text = await screen.write_down(samples)
+    if text is None:
+        screen.say("stopped; the speech is not written down")
+    elif text:
         screen.put(text)
     else:
         screen.say("there were no words in it")

@@ -16,13 +16,14 @@ from gemma_mlx.terminal.chat.waiting import Message
 from gemma_mlx.terminal.failures import one_line_of
 from gemma_mlx.terminal.screen.answering import Streaming
 from gemma_mlx.terminal.screen.aside import Aside
-from gemma_mlx.terminal.screen.model_thread import ModelThread
+from gemma_mlx.terminal.screen.model_thread import ModelThread, Stop
 from gemma_mlx.terminal.screen.said import message_lines, turn_lines
 from gemma_mlx.terminal.screen.status import Status
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply
     from gemma_mlx.tasks.conversation import Conversation
+    from gemma_mlx.tasks.windows import Samples
 
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
 
@@ -52,6 +53,8 @@ class Talk:
         self.held = False
         """Whether messages wait for the one before them to be sent again: without it, they may make no sense."""
         self._answering = False
+        self._writing: Stop | None = None
+        """Of the speech that is written down, while it is."""
         self.last_reply: Reply | None = None
         self.thread = ModelThread()
         self._surface, self._opening = surface, opening
@@ -77,14 +80,22 @@ class Talk:
     def busy(self) -> bool:
         return self._answering or self.streaming is not None
 
-    @property
-    def stopping(self) -> bool:
-        return self.streaming is not None and self.streaming.stop.asked
-
     def stop(self) -> None:
-        """The answer on its way stops soon, and what it has said is kept."""
-        if self.streaming is not None:
-            self.streaming.stop.asked = True
+        """The answer on its way stops soon, and what it has said is kept; speech is not written down any further."""
+        for stop in self._stops:
+            stop.asked = True
+
+    def interrupt(self) -> bool:
+        """Stops the answer on its way, or else the speech being written down; False where all that stops already."""
+        going_on = [stop for stop in self._stops if not stop.asked]
+        for stop in going_on[:1]:
+            stop.asked = True
+        return bool(going_on)
+
+    @property
+    def _stops(self) -> list[Stop]:
+        stops = [self.streaming.stop if self.streaming is not None else None, self._writing]
+        return [stop for stop in stops if stop is not None]
 
     async def answer_all(self) -> None:
         """Answers the messages that wait, one after the other, unless that goes on already."""
@@ -112,6 +123,19 @@ class Talk:
         if not await self._shown(conversation, conversation.retry):
             self._surface.say("there is no new answer; the old one stays")
 
+    async def write_down(self, samples: Samples) -> str | None:
+        """What is said in `samples`; None where that was stopped."""
+        from gemma_mlx.tasks.dictation import dictate
+
+        gemma, stop = (await self.conversation()).gemma, Stop()
+        self._writing = stop
+        self._surface.redraw()
+        try:
+            return await self.thread.do(lambda: dictate(gemma, samples, lambda: stop.asked))
+        finally:
+            self._writing = None
+            self._surface.redraw()
+
     async def change_chat(self, name: str | None) -> None:
         before = await self.conversation()
         self._conversation = asyncio.get_running_loop().create_future()  # what is typed meanwhile is for the next chat
@@ -131,7 +155,6 @@ class Talk:
         before = await self.conversation()
         self._opening.check(folder)
         self._conversation = asyncio.get_running_loop().create_future()
-        self.status.activity = "loading"
         self._surface.redraw()
         self._leaving = asyncio.ensure_future(self.thread.do(partial(Left, before, self._teller)))
         left = await asyncio.shield(self._leaving)
@@ -204,14 +227,13 @@ class Talk:
         """Shows the answer that `ask` gives and keeps it; False where it was stopped or cut before its first word."""
         surface = self._surface
         streaming = self.streaming = Streaming(surface.columns, surface.show, surface.redraw)
-        self.status.activity = "answering"
         surface.redraw()
         try:
             reply = await streaming.run(self.thread, ask)
             kept = reply is not None and await self.thread.do(lambda: conversation.keep(reply))
             await self.thread.do(conversation.save_cache_if_due)
         finally:
-            self.streaming, self.status.activity = None, ""
+            self.streaming = None
             self._refresh(conversation)
             tell_notes(surface, conversation)
         if reply is not None:
@@ -234,14 +256,23 @@ class Talk:
         if self._conversation.done():
             self._conversation = asyncio.get_running_loop().create_future()
         self._conversation.set_result(conversation)
-        self.status.activity = ""
         self._refresh(conversation)
 
     def status_line(self, columns: int) -> str:
         """The line at the bottom, also right after a turn was taken back."""
         if self._conversation.done() and not self._conversation.cancelled():
             self.status.used_tokens = self._conversation.result().used_tokens
+        self.status.activity = self._activity
         return self.status.line(columns)
+
+    @property
+    def _activity(self) -> str:
+        """What is being done now; empty where nothing is."""
+        if not self._conversation.done():
+            return "loading"
+        if self.streaming is not None:
+            return "answering"
+        return "writing down" if self._writing is not None else ""
 
     def _refresh(self, conversation: Conversation) -> None:
         """Brings the status line up to date."""

@@ -116,7 +116,8 @@ class Chat:
 
     async def stopping(self) -> None:
         """Waits until the answer on its way has been told to stop; before that, its model may not go on."""
-        await self.see(lambda _: self.screen._talk.stopping)
+        talk = self.screen._talk
+        await self.see(lambda _: talk.streaming is not None and talk.streaming.stop.asked)
 
     @property
     def asked(self) -> list[str]:
