@@ -43,6 +43,7 @@ def dictate(gemma: Gemma, samples: Samples, stopped: Callable[[], bool] = lambda
     """What is said in [n] samples at 16 kHz, transcribed greedily in a session of its own; "" where nobody speaks.
 
     None where `stopped`, which is asked before each token, says so.
+
     Beside the chat's session that takes one window of the sliding layers more (0.34 GB of the 12B), out of the plan's
     reserve of 5 %.
     """
@@ -57,7 +58,7 @@ def dictate(gemma: Gemma, samples: Samples, stopped: Callable[[], bool] = lambda
 
 
 class _StoppedError(Exception):
-    """It is no longer wanted what is said."""
+    """Nobody wants the rest any more."""
 
 
 class _Stoppable:

@@ -90,7 +90,7 @@ class Screen:
             live=self._live,
             chips=lambda: self.waiting.lines(self.columns),
             status=lambda: self._talk.status_line(self.columns),
-            keys=key_bindings(self),
+            keys=key_bindings(self, self.asking),
             completer=CommandCompleter(),
             history=past,
             output=output or terminal_output(),
@@ -119,8 +119,8 @@ class Screen:
     async def _end(self) -> None:
         """Keeps the answer on its way, saves the chat, and waits for nothing else."""
         self.leave()
-        if self.asks_for_keys:
-            self.key("escape")
+        if self.asking.for_keys:
+            self.asking.key("escape")
         await self._work.end(lambda: self._talk.busy)
         await self._talk.end()
         with suppress(OSError):
@@ -150,13 +150,6 @@ class Screen:
 
     # What keys bring
 
-    @property
-    def asks_for_keys(self) -> bool:
-        return self.asking.for_keys
-
-    def key(self, name: str) -> None:
-        self.asking.key(name)
-
     def sent(self, text: str) -> None:
         """A line was sent: a command is done at once, a message when its turn has come."""
         self._warned = False
@@ -181,8 +174,8 @@ class Screen:
 
     def interrupted(self, typed: str) -> bool:
         """Ctrl-C: stops the answer; after that empties the line; twice in an empty one, leaves. Whether to empty it."""
-        if self.asks_for_keys:
-            self.key("escape")
+        if self.asking.for_keys:
+            self.asking.key("escape")
             return False
         if self._talk.interrupt():
             return False
