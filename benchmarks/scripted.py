@@ -28,10 +28,12 @@ def spoken(text: str) -> list[tuple[Channel, str]]:
 class ScriptedAnswer:
     """Has what the chat uses of `gemma_mlx.answer.Answer`."""
 
-    def __init__(self, script: Script, interval_s: float, progress: Callable[[int, int], None] | None) -> None:
-        self._script, self._interval_s, self._progress = script, interval_s, progress
+    def __init__(
+        self, script: Script, interval_s: float, max_tokens: int | None, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._script, self._interval_s, self._max_tokens, self._progress = script, interval_s, max_tokens, progress
         self._steps: list[Step] = []
-        self._ended = False
+        self._finish_reason = "interrupted"
         self.late_s: list[float] = []
         """How much later than due each token was handed on."""
 
@@ -46,6 +48,9 @@ class ScriptedAnswer:
                 continue
             if isinstance(said, Exception):
                 raise said
+            if len(self._steps) == self._max_tokens:
+                self._finish_reason = "length"
+                return
             due_s += self._interval_s
             time.sleep(max(0.0, due_s - time.perf_counter()))
             self.late_s.append(time.perf_counter() - due_s)
@@ -53,7 +58,7 @@ class ScriptedAnswer:
             step = Step(1, text, channel)
             self._steps.append(step)
             yield step
-        self._ended = True
+        self._finish_reason = "stop"
 
     @property
     def reply(self) -> Reply:
@@ -61,7 +66,7 @@ class ScriptedAnswer:
         return Reply(
             text="".join(step.text for step in steps if step.channel == "answer"),
             thought="".join(step.text for step in steps if step.channel == "thought"),
-            finish_reason="stop" if self._ended else "interrupted",
+            finish_reason=self._finish_reason,
             model="scripted",
             miniature=True,
             tokens=tuple(step.token for step in steps),
@@ -90,8 +95,9 @@ class ScriptedGemma:
     miniature = True
     folder = Path("scripted")
 
-    def __init__(self, scripts: Iterable[Script], interval_s: float = 0.0) -> None:
-        self._scripts, self._interval_s = iter(scripts), interval_s
+    def __init__(self, scripts: Iterable[Script], interval_s: float = 0.0, max_tokens: int | None = None) -> None:
+        """`max_tokens` cuts each answer."""
+        self._scripts, self._interval_s, self._max_tokens = iter(scripts), interval_s, max_tokens
         self.plan = SimpleNamespace(context_tokens=8192, limit_bytes=2_000_000_000)
         self.prompts = SimpleNamespace(max_soft_tokens=280)
         self.asked: list[dict[str, Any]] = []
@@ -111,7 +117,7 @@ class ScriptedGemma:
         self, messages: list[dict[str, Any]], *, progress: Callable[[int, int], None] | None = None, **options: Any
     ) -> ScriptedAnswer:
         self.asked.append(messages[-1])
-        self.answers.append(ScriptedAnswer(next(self._scripts), self._interval_s, progress))
+        self.answers.append(ScriptedAnswer(next(self._scripts), self._interval_s, self._max_tokens, progress))
         return self.answers[-1]
 
     def prepare(self, messages: list[dict[str, Any]], detail: Any = None) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@
     {"line": "asked", "turn": 1, "text": "Hello", "media": [], "at": "2026-11-20T09:30:00+01:00", ...settings}
     {"line": "answered", "turn": 1, "answer": "Hello!", "thought": "", "figures": {"model": "gemma-4bit", ...}}
     {"line": "undone", "turn": 1}
-    {"line": "reset"}
 
 A retry is one more answer to the same turn. Turns have numbers, so that a damaged line harms no turn but its own.
 """
@@ -79,10 +78,6 @@ def undone_line(number: int) -> Line:
     return {"line": "undone", "turn": number}
 
 
-def reset_line() -> Line:
-    return {"line": "reset"}
-
-
 def replay(lines: Iterable[Mapping[str, Any]], media_folder: Path) -> Record:
     """What `lines` come to, the media being files in `media_folder`."""
     record = Record()
@@ -101,9 +96,6 @@ def _take(line: Mapping[str, Any], record: Record, asked: dict[int, Turn], media
     kind = line["line"]
     if kind == "set":
         record.settings = _settings(line)
-    elif kind == "reset":
-        record.turns.clear()
-        asked.clear()
     elif kind == "asked":
         media = tuple(_attached(item, media_folder) for item in line["media"])
         turn = Turn(_text(line, "text"), media, _settings(line), _text(line, "at"))

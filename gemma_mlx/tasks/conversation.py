@@ -210,18 +210,6 @@ class Conversation:
             self.waiting = [*turn.attached, *self.waiting]
         return turn
 
-    def drop_waiting(self) -> list[Attached]:
-        """Takes back what was attached for the next message, and returns it."""
-        dropped, self.waiting = self.waiting, []
-        return dropped
-
-    def reset(self) -> None:
-        """Forgets what was said and what was waiting; the system message and the settings stay."""
-        self.turns, self.waiting = [], []
-        self._session.reset()
-        if self.record is not None:
-            self._note(self.record.forget_all())
-
     def take_notes(self) -> list[str]:
         """The lines that must be said about what is kept on the disk, each once."""
         notes, self._notes = self._notes, []
@@ -233,10 +221,14 @@ class Conversation:
             self._note(self.record.save_cache(self._gemma, self._session))
 
     def close(self) -> None:
-        """At leaving: saves the warm cache, and lets another process have the chat. On the model's thread."""
+        """At leaving: saves the warm cache, and lets another process have the chat. On the model's thread.
+
+        The caches are let go of: whoever still holds the conversation holds no memory of the next one's.
+        """
         if self.record is not None:
             self._note(self.record.save_cache(self._gemma, self._session))
             self._note(self.record.close())
+        self._session.reset()
 
     def _answer(
         self, before: list[Turn], turn: Turn, sampling: Sampling | None, progress: Callable[[int, int], None] | None

@@ -93,11 +93,6 @@ class KeptChat:
         number = self._numbers.pop()
         return self._add(lambda: chat_record.undone_line(number))
 
-    def forget_all(self) -> str | None:
-        """Every turn is taken back."""
-        self._numbers = []
-        return self._add(chat_record.reset_line) if self._begun else None
-
     def set_settings(self, settings: Settings) -> str | None:
         """Keeps how the next message will be asked."""
         return self._add(lambda: chat_record.settings_line(settings)) if self._begun else None
@@ -108,14 +103,14 @@ class KeptChat:
         UsageError for what cannot be a name or is one already, GemmaError where the disk does not let us.
         """
         name = checked_name(name)
-        if self._folder is None:
-            self._chosen_name = name
-            return
-        new = self._folder.with_name(name)
-        if name == self._folder.name:
+        new = chats_folder() / name
+        if name == self.name:
             return
         if new.exists():
             raise UsageError(f"there is a chat {name!r} already; choose another name")
+        if self._folder is None:
+            self._chosen_name = name
+            return
         try:
             self._folder.rename(new)
         except OSError as error:

@@ -129,14 +129,6 @@ def test_media_go_around_the_text_and_only_once(miniature: Gemma, picture: Path,
     assert conversation.waiting == []
 
 
-def test_reset_keeps_the_system_message(miniature: Gemma) -> None:
-    conversation = Conversation(miniature, system="Be brief.", max_tokens=12)
-    conversation.keep(finish(conversation.ask("Hello")))
-    conversation.reset()
-    assert conversation.messages == [{"role": "system", "content": "Be brief."}]
-    assert finish(conversation.ask("Hello")).reused_tokens == 0
-
-
 FILLER = "I have one red circle and two blue squares and three green stars on my white table today. " * 6
 """Far more tokens than a sliding layer can take back; two of it fill the window."""
 
@@ -283,4 +275,3 @@ def test_a_picture_and_samples_need_no_file_and_each_can_be_taken_back(miniature
     assert said.label == "sound 1.0 s -> 25 tokens"
     conversation.waiting.remove(shot)
     assert conversation.waiting == [said]
-    assert conversation.drop_waiting() == [said]

@@ -72,6 +72,23 @@ def test_speech_of_several_windows_is_one_text(miniature: Gemma) -> None:
     assert dictate(miniature, np.concatenate([digits, silence(1.5), digits])) == "4 7 1 4 7 1"
 
 
+def test_it_stops_between_two_tokens(miniature: Gemma) -> None:
+    asked: list[bool] = []
+
+    def stopped(after: int) -> bool:
+        asked.append(len(asked) == after)
+        return asked[-1]
+
+    digits = read_waveform(samples_folder() / "speech.wav")
+    assert dictate(miniature, digits, lambda: stopped(-1)) == "4 7 1"
+    tokens = len(asked) - 1
+    assert tokens > 3
+    for after in (0, 2):
+        asked.clear()
+        assert dictate(miniature, digits, lambda after=after: stopped(after)) is None  # type: ignore[misc]
+        assert len(asked) == after + 1
+
+
 def test_silence_has_no_words(miniature: Gemma) -> None:
     assert dictate(miniature, silence(3)) == ""
 

@@ -190,6 +190,9 @@ def test_a_renamed_chat_keeps_its_media_and_its_lock() -> None:
     chat.close()
     other.close()
     early = KeptChat()
+    with pytest.raises(UsageError, match="'taken' already"):
+        early.rename("taken")
+    assert early.name is None
     early.rename("before its first word")
     say(early, "Hello")
     assert early.name == "before its first word"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,6 +69,19 @@ def test_a_resumed_chat_goes_on_as_if_it_had_not_been_left(
     again.close()
 
 
+def test_a_chat_that_is_closed_holds_no_memory_beside_the_next_one(miniature: Gemma) -> None:
+    say(Conversation(miniature, max_tokens=FEW), "Hello")
+    without_bytes = mx.get_active_memory()
+    chat, _ = opened(miniature, resume=False)
+    say(chat, FILLER)
+    held_bytes = mx.get_active_memory() - without_bytes
+    chat.close()
+    assert mx.get_active_memory() - without_bytes < held_bytes / 4
+    again, _ = opened(miniature)
+    assert say(again, "Hello").reused_tokens > 100
+    again.close()
+
+
 def test_a_message_that_no_answer_came_to_waits_again(miniature: Gemma, picture: Path) -> None:
     chat = begun(miniature, picture)
     chat.attach("image", picture)
@@ -86,7 +100,7 @@ def test_a_message_that_no_answer_came_to_waits_again(miniature: Gemma, picture:
     last.close()
 
 
-def test_undo_retry_settings_and_reset_are_kept(miniature: Gemma) -> None:
+def test_undo_retry_and_settings_are_kept(miniature: Gemma) -> None:
     chat, _ = opened(miniature, resume=False)
     say(chat, "Hello")
     say(chat, "Who are you?")
@@ -99,7 +113,7 @@ def test_undo_retry_settings_and_reset_are_kept(miniature: Gemma) -> None:
     assert again.turns[0].answer == chat.turns[0].answer
     assert (len(again.turns), again.settings) == (1, Settings("Be brief.", True))
     assert again.turns[0].settings.system == "Be brief."
-    again.reset()
+    again.undo()
     again.close()
     last, _ = opened(miniature)
     assert (last.turns, last.settings) == ([], Settings("Be brief.", True))

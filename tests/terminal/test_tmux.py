@@ -55,7 +55,8 @@ def test_a_killed_chat_goes_on_with_its_turns_media_and_what_was_computed(
     third.wait_for(lambda text: "> What is the text?" in text and "[1] text.png" in text)
     third.keys("Enter")
     third.wait_for(lambda _: len(kept.answered) == 2 and third.is_ready)
-    third.ask("Which shapes are in the picture?", "shapes")
+    third.enter("Which shapes are in the picture?")
+    third.wait_for(lambda _: len(kept.answered) == 3 and third.is_ready)
     third.leave()
     assert [line["turn"] for line in kept.answered] == [1, 3, 4]
     assert kept.answered[1]["figures"]["reused_tokens"] >= computed_tokens - 10

@@ -38,7 +38,7 @@ def on_lines(opening: Opening, files: Sequence[tuple[MediaKind, Path]], quiet: b
     if not piped:
         output.note("gemma-mlx chat: /help lists the commands, Ctrl-D leaves")
     read_line = piped_lines() if piped else typed_lines(opening.save)
-    chat = LineChat(opening, opening.first(output), output, read_line)
+    chat = LineChat(opening, opening.first(output), output, read_line, piped)
     for kind, path in files:
         asyncio.run(attach_file(chat, kind, path))
     failed = chat.run()
@@ -51,18 +51,22 @@ class LineChat:
     What fails is told in one line, and the conversation goes on.
     """
 
-    def __init__(self, opening: Opening, conversation: Conversation, output: Output, read_line: ReadLine) -> None:
+    def __init__(
+        self, opening: Opening, conversation: Conversation, output: Output, read_line: ReadLine, piped: bool
+    ) -> None:
         self.waiting = Waiting()
-        self.waiting.chips += conversation.waiting
         self.last_reply: Reply | None = None
         self._opening = opening
         self.device: int | None = None
         self._conversation = conversation
         self._output = output
         self._read_line = read_line
+        self._piped = piped
+        """Whether nobody is there who could send a message again."""
         self._failed = False
-        self._typed = conversation.unsent_text  # what stands in the line before anything is typed
+        self._typed = ""  # what stands in the line before anything is typed
         self._leaving = False
+        self._put_back_unsent()
 
     def run(self) -> bool:
         """Returns whether anything failed."""
@@ -105,24 +109,27 @@ class LineChat:
 
     def _send(self, message: Message) -> None:
         conversation = self._conversation
-        conversation.waiting = [*message.media]
+        conversation.waiting, kept = [*message.media], False
         try:
             kept = self._answer(lambda progress: conversation.ask(message.text, progress))
-        except GemmaError:
-            self._put_back(message)
-            raise
         finally:
             conversation.waiting = []
+            if not kept and not self._piped:  # the next line of a pipe is another message
+                self.put_back(message)
         if not kept:
-            self._put_back(message)
-            self._output.say("there is no answer yet; the message was not kept, and waits to be sent again")
+            again = "" if self._piped else ", and waits to be sent again"
+            self._output.say(f"there is no answer yet; the message was not kept{again}")
 
-    def _put_back(self, message: Message) -> None:
-        self.waiting.chips = [*message.chips, *self.waiting.chips]
-        self._typed = message.typed
+    def _put_back_unsent(self) -> None:
+        """Where a chat is gone on with, a message that no answer came to waits to be sent; not for a pipe's lines."""
+        unsent = Message(self._conversation.unsent_text, tuple(self._conversation.waiting))
+        if not self._piped:
+            self.put_back(unsent)
+        elif unsent.label:
+            self.say(f"the last message of this chat has no answer and is left out: {unsent.label}")
 
     def _answer(self, ask: Ask) -> bool:
-        """Shows the answer that `ask` gives; False where it was stopped before its first word."""
+        """Shows the answer that `ask` gives; False where it was stopped or cut before its first word."""
         output = self._output
         with Interrupt() as interrupt:
             answer = ask(prefill_progress(output, interrupt))
@@ -131,15 +138,17 @@ class LineChat:
             except KeyboardInterrupt:
                 output.clear_status()
         reply = answer.reply
-        if not self._conversation.keep(reply):
-            return False
+        if reply.generated_tokens:
+            self.last_reply = reply
+        kept = self._conversation.keep(reply)
         self._conversation.save_cache_if_due()
         tell_notes(self, self._conversation)
-        self.last_reply = reply
         if note := cut_note(reply, self._opening.max_tokens):
-            output.note(note)
-        output.note(self._gauge(reply))
-        return True
+            (output.note if kept else output.say)(note)
+        if kept:
+            output.note(self._gauge(reply))
+        self._failed |= not kept
+        return kept
 
     def _gauge(self, reply: Reply) -> str:
         used_tokens = reply.prompt_tokens + reply.generated_tokens
@@ -157,6 +166,10 @@ class LineChat:
     def busy(self) -> bool:
         return False
 
+    @property
+    def overtaking(self) -> bool:
+        return False
+
     async def conversation(self) -> Conversation:
         return self._conversation
 
@@ -172,6 +185,10 @@ class LineChat:
     def put(self, text: str) -> None:
         self._typed = text
 
+    def put_back(self, message: Message) -> None:
+        self.waiting.chips = [*message.chips, *self.waiting.chips]
+        self._typed = message.typed
+
     def leave(self) -> None:
         self._leaving = True
 
@@ -179,9 +196,6 @@ class LineChat:
         """Nothing was typed before that has not been done."""
 
     async def apart(self, job: Callable[[], T]) -> T:
-        return job()
-
-    async def with_model(self, job: Callable[[], T]) -> T:
         return job()
 
     async def answer_again(self) -> None:
@@ -197,11 +211,12 @@ class LineChat:
     async def change_chat(self, name: str | None) -> None:
         self._conversation = self._opening.another(self._conversation, name, self._output)
         self.last_reply = None
+        self._put_back_unsent()
 
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back."""
         self._opening.check(folder)
-        left = Left(self._conversation)
+        left = Left(self._conversation, self._output)
         del self._conversation
         try:
             self._conversation = self._opening.with_model(folder, left, self._output)

@@ -73,9 +73,6 @@ class Opening:
         """What was `left`, going on with the model in `folder`."""
         from gemma_mlx.tasks.kept_chats import new_chat, open_chat
 
-        for note in left.notes:
-            teller.say(note)
-        left.notes = []
         gemma = self._loaded(folder, teller)
         kept = (
             open_chat(left.name)
@@ -115,8 +112,8 @@ class Opening:
 class Left:
     """What stays of a conversation whose model is let go of, so that another one has the memory."""
 
-    def __init__(self, conversation: Conversation) -> None:
-        """Closes `conversation`."""
+    def __init__(self, conversation: Conversation, teller: Teller) -> None:
+        """Closes `conversation`; what is lost by that is told."""
         from gemma_mlx.tasks.kept_chats import has_chat
 
         self.model = str(conversation.gemma.folder)
@@ -124,6 +121,7 @@ class Left:
         self.settings = conversation.settings
         self.is_kept = conversation.record is not None
         conversation.close()
-        self.notes = conversation.take_notes()
+        for note in conversation.take_notes():
+            teller.say(note)
         self.name = conversation.record.name if conversation.record is not None else None
         self.begun = self.name is not None and has_chat(self.name)

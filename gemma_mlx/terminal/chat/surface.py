@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from gemma_mlx.answer import Reply
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.terminal.chat.waiting import Waiting
+    from gemma_mlx.terminal.chat.waiting import Message, Waiting
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ class Surface(Protocol):
 
     @property
     def last_reply(self) -> Reply | None:
-        """The last answer of this session, with its figures."""
+        """The last answer in this chat since it was opened, with its figures; also one that was not kept."""
         ...
 
     device: int | None
@@ -37,6 +37,11 @@ class Surface(Protocol):
         """Whether an answer is on its way."""
         ...
 
+    @property
+    def overtaking(self) -> bool:
+        """Asked by a command: whether messages waited to be sent when it was typed."""
+        ...
+
     def note(self, line: str) -> None: ...
     def say(self, line: str) -> None: ...
     def draw(self, picture: Image.Image) -> None:
@@ -45,6 +50,10 @@ class Surface(Protocol):
 
     def put(self, text: str) -> None:
         """Puts `text` into the input line."""
+        ...
+
+    def put_back(self, message: Message) -> None:
+        """Makes a message that was not answered, or is to be changed, wait to be sent again."""
         ...
 
     async def ask_yes(self, question: str) -> bool:
@@ -58,10 +67,6 @@ class Surface(Protocol):
 
     async def apart(self, job: Callable[[], T]) -> T:
         """What `job` returns; it reads files or waits for other programs, and never touches the model."""
-        ...
-
-    async def with_model(self, job: Callable[[], T]) -> T:
-        """What `job` returns; it runs where the model runs, after whatever the model is doing."""
         ...
 
     async def answer_again(self) -> None:

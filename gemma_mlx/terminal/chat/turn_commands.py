@@ -9,6 +9,7 @@ from gemma_mlx.errors import UsageError
 from gemma_mlx.terminal.answering import figures
 from gemma_mlx.terminal.chat.media_commands import typed_path
 from gemma_mlx.terminal.chat.surface import Surface
+from gemma_mlx.terminal.chat.waiting import Message
 
 if TYPE_CHECKING:
     from gemma_mlx.tasks.conversation import Conversation
@@ -27,11 +28,13 @@ async def think(surface: Surface, name: str, rest: str) -> None:
 
 
 async def thoughts(surface: Surface, name: str, rest: str) -> None:
-    turns = (await surface.conversation()).turns
-    if not turns or not turns[-1].thought:
+    """Also those that no word of an answer came to, which are in no turn."""
+    turns, reply = (await surface.conversation()).turns, surface.last_reply
+    thought = reply.thought if reply is not None else turns[-1].thought if turns else ""
+    if not thought:
         surface.say("there were no thoughts; /think on has the model think first")
         return
-    for line in turns[-1].thought.splitlines():
+    for line in thought.splitlines():
         surface.say(line or " ")
 
 
@@ -52,9 +55,8 @@ async def last_turn(surface: Surface, name: str, rest: str) -> None:
         raise UsageError(f"there is no turn to {name}; the chat has not begun")
     tell_notes(surface, conversation)
     if name == "edit":
-        surface.waiting.chips = [*turn.attached, *surface.waiting.chips]
         conversation.waiting = []
-        surface.put(turn.text)
+        surface.put_back(Message(turn.text, tuple(turn.attached)))
         surface.note("the turn is taken back; change it, and send it again")
     else:
         surface.note(f"taken back: {turn.text[:60]}")
@@ -142,5 +144,8 @@ def tell_notes(surface: Surface, conversation: Conversation) -> None:
 
 
 def _when_idle(surface: Surface, name: str) -> None:
+    """Refuses what would change the chat under an answer on its way, or under a message that was typed before it."""
     if surface.busy:
         raise UsageError(f"/{name} waits for no answer: Ctrl-C stops the one that is on its way")
+    if surface.overtaking:
+        raise UsageError(f"/{name} overtakes no messages that wait to be sent: /drop takes them back")

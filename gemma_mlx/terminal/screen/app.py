@@ -26,11 +26,11 @@ from gemma_mlx.terminal.failures import INTERRUPTED, end_now, exit_code_of, show
 from gemma_mlx.terminal.safe import visible, visible_line
 from gemma_mlx.terminal.screen.answering import DIM, PLAIN
 from gemma_mlx.terminal.screen.aside import Aside
+from gemma_mlx.terminal.screen.asking import Asking
 from gemma_mlx.terminal.screen.completion import CommandCompleter
 from gemma_mlx.terminal.screen.keys import key_bindings
 from gemma_mlx.terminal.screen.layout import PROMPT, input_line, terminal_output
 from gemma_mlx.terminal.screen.printer import Printer
-from gemma_mlx.terminal.screen.question import Question
 from gemma_mlx.terminal.screen.sending import Sending
 from gemma_mlx.terminal.screen.talk import ModelLostError, Talk
 from gemma_mlx.terminal.screen.work import Work
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gemma_mlx.answer import Reply
     from gemma_mlx.inputs.media import MediaKind
     from gemma_mlx.tasks.conversation import Conversation
-    from gemma_mlx.terminal.screen.recording import RecordingPanel
+    from gemma_mlx.tasks.windows import Samples
 
 T = TypeVar("T")
 Files = Sequence[tuple["MediaKind", Path]]
@@ -76,12 +76,12 @@ class Screen:
     ) -> None:
         self.waiting = Waiting()
         self.device: int | None = None
-        self.panel: RecordingPanel | None = None
+        self.asking = Asking(self.redraw)
+        self.speaking = False
         self.exit_code = 0
         """Of the error for which there is no chat, or of an interrupt from outside."""
         self._opening, self._files, self._quiet = opening, files, quiet
         self._hands = ThreadPoolExecutor(2, thread_name_prefix="hands")
-        self._question: Question | None = None
         self._work = Work(lambda error: self._show_wrapped(f"error: {error}"), self.redraw)
         self._leaving = self._warned = False
         self._talk: Talk
@@ -90,7 +90,7 @@ class Screen:
             live=self._live,
             chips=lambda: self.waiting.lines(self.columns),
             status=lambda: self._talk.status_line(self.columns),
-            keys=key_bindings(self),
+            keys=key_bindings(self, self.asking),
             completer=CommandCompleter(),
             history=past,
             output=output or terminal_output(),
@@ -119,8 +119,8 @@ class Screen:
     async def _end(self) -> None:
         """Keeps the answer on its way, saves the chat, and waits for nothing else."""
         self.leave()
-        if self.asks_for_keys:
-            self.key("escape")
+        if self.asking.for_keys:
+            self.asking.key("escape")
         await self._work.end(lambda: self._talk.busy)
         await self._talk.end()
         with suppress(OSError):
@@ -140,8 +140,6 @@ class Screen:
         except Exception as error:
             self._leave_for(error)
             raise
-        conversation = await self.conversation()
-        self.put_back(Message(conversation.unsent_text, tuple(conversation.waiting)))
         for kind, path in self._files:
             await attach_file(self, kind, path)
 
@@ -151,17 +149,6 @@ class Screen:
         self.leave()
 
     # What keys bring
-
-    @property
-    def asks_for_keys(self) -> bool:
-        return self._question is not None or self.panel is not None
-
-    def key(self, name: str) -> None:
-        if self._question is not None:
-            self._question.key(name)
-        elif self.panel is not None:
-            self.panel.key(name)
-        self.redraw()
 
     def sent(self, text: str) -> None:
         """A line was sent: a command is done at once, a message when its turn has come."""
@@ -187,11 +174,10 @@ class Screen:
 
     def interrupted(self, typed: str) -> bool:
         """Ctrl-C: stops the answer; after that empties the line; twice in an empty one, leaves. Whether to empty it."""
-        if self.asks_for_keys:
-            self.key("escape")
+        if self.asking.for_keys:
+            self.asking.key("escape")
             return False
-        if self._talk.busy and not self._talk.stopping:
-            self._talk.stop()
+        if self._talk.interrupt():
             return False
         if not typed and self._warned:
             self.leave()
@@ -258,21 +244,11 @@ class Screen:
         self._session.app.invalidate()
 
     async def ask_yes(self, question: str) -> bool:
-        while self._question is not None:
-            await self._question.answered()
-            await asyncio.sleep(0)
-        self._question = Question(question)
-        self.redraw()
-        try:
-            return await self._question.answered()
-        finally:
-            self._question = None
+        return await self.asking.yes(question)
 
     def _live(self) -> str:
-        if self._question is not None:
-            return self._question.line()
-        if self.panel is not None:
-            return self.panel.line(self.columns)
+        if asked := self.asking.line(self.columns):
+            return asked
         streaming = self._talk.streaming
         return streaming.live(self.columns, max(1, self._printer.rows - ROWS_BELOW)) if streaming is not None else ""
 
@@ -281,6 +257,10 @@ class Screen:
     @property
     def busy(self) -> bool:
         return self._talk.busy
+
+    @property
+    def overtaking(self) -> bool:
+        return self._sending.overtaking
 
     @property
     def last_reply(self) -> Reply | None:
@@ -295,8 +275,8 @@ class Screen:
     async def apart(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._hands, job)
 
-    async def with_model(self, job: Callable[[], T]) -> T:
-        return await self._talk.thread.do(job)
+    async def write_down(self, samples: Samples) -> str | None:
+        return await self._talk.write_down(samples)
 
     async def answer_again(self) -> None:
         await self._talk.answer_again()

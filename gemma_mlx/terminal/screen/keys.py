@@ -9,16 +9,12 @@ from prompt_toolkit.filters import Condition, completion_is_selected, has_comple
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 
+from gemma_mlx.terminal.screen.asking import Asking
+
 
 class Keyed(Protocol):
-    """Who is told of keys."""
+    """Who is told of keys that belong to the line."""
 
-    @property
-    def asks_for_keys(self) -> bool:
-        """Whether keys go to a question or to the recording, and not into the line."""
-        ...
-
-    def key(self, name: str) -> None: ...
     def sent(self, text: str) -> None: ...
     def pasted(self, text: str) -> None: ...
     def interrupted(self, typed: str) -> bool: ...
@@ -26,10 +22,10 @@ class Keyed(Protocol):
     def leave(self) -> None: ...
 
 
-def key_bindings(screen: Keyed) -> KeyBindings:
-    """The keys of the chat."""
+def key_bindings(screen: Keyed, question: Asking) -> KeyBindings:
+    """The keys of the chat. They go to `question` while it asks for them."""
     keys = KeyBindings()
-    asking = Condition(lambda: screen.asks_for_keys)
+    asking = Condition(lambda: question.for_keys)
     typing = ~asking & ~is_searching  # While history is searched, keys go to the search.
     empty = Condition(lambda: not get_app().current_buffer.text)
 
@@ -73,14 +69,18 @@ def key_bindings(screen: Keyed) -> KeyBindings:
 
     @keys.add("<any>", filter=asking)
     def _answer(event: KeyPressEvent) -> None:
-        screen.key(event.data)
+        question.key(event.data)
+
+    @keys.add(Keys.BracketedPaste, filter=asking)
+    def _paste_elsewhere(event: KeyPressEvent) -> None:
+        """It is no answer, and nobody looks at the line just now."""
 
     @keys.add("enter", filter=asking)
     def _enter(event: KeyPressEvent) -> None:
-        screen.key("enter")
+        question.key("enter")
 
     @keys.add("escape", filter=asking, eager=True)
     def _escape(event: KeyPressEvent) -> None:
-        screen.key("escape")
+        question.key("escape")
 
     return keys

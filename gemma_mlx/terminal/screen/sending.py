@@ -28,6 +28,8 @@ class Sending:
         """Commands that may still attach something, and messages that may still get something."""
         self._before: dict[asyncio.Task[Any] | None, set[asyncio.Future[Any]]] = {}
         """For each command, what was unsettled when it was typed."""
+        self._overtaking: set[asyncio.Task[Any] | None] = set()
+        """Commands that were typed while messages waited."""
 
     def do(self, command: Callable[[], Coroutine[Any, Any, None]], attaches: bool) -> None:
         """Begins `command`; messages sent from now on wait until it has ended."""
@@ -36,8 +38,16 @@ class Sending:
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
         task.add_done_callback(self._before.pop)
+        if self._surface.waiting.messages:
+            self._overtaking.add(task)
+            task.add_done_callback(self._overtaking.discard)
         if attaches:
             self._settled_with(task)
+
+    @property
+    def overtaking(self) -> bool:
+        """Asked in a command: whether messages waited when it was typed. Those typed since then wait for it."""
+        return asyncio.current_task() in self._overtaking
 
     async def turn(self) -> None:
         """Called in a command: returns when all that was typed before it has what belongs to it."""

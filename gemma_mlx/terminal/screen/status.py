@@ -22,7 +22,7 @@ class Status:
 
     model: str = ""
     miniature: bool = False
-    activity: str = "loading"
+    activity: str = ""
     """What is being done now; empty while nothing is."""
     used_tokens: int = 0
     context_tokens: int = 0

@@ -16,13 +16,14 @@ from gemma_mlx.terminal.chat.waiting import Message
 from gemma_mlx.terminal.failures import one_line_of
 from gemma_mlx.terminal.screen.answering import Streaming
 from gemma_mlx.terminal.screen.aside import Aside
-from gemma_mlx.terminal.screen.model_thread import ModelThread
+from gemma_mlx.terminal.screen.model_thread import ModelThread, Stop
 from gemma_mlx.terminal.screen.said import message_lines, turn_lines
 from gemma_mlx.terminal.screen.status import Status
 
 if TYPE_CHECKING:
     from gemma_mlx.answer import Answer, Reply
     from gemma_mlx.tasks.conversation import Conversation
+    from gemma_mlx.tasks.windows import Samples
 
 Ask = Callable[[Callable[[int, int], None]], "Answer"]
 
@@ -41,9 +42,6 @@ class TalkingSurface(Surface, Protocol):
         ...
 
     def redraw(self) -> None: ...
-    def put_back(self, message: Message) -> None:
-        """Makes a message that was not answered wait to be sent again."""
-        ...
 
 
 class Talk:
@@ -55,11 +53,15 @@ class Talk:
         self.held = False
         """Whether messages wait for the one before them to be sent again: without it, they may make no sense."""
         self._answering = False
+        self._writing: Stop | None = None
+        """Of the speech that is written down, while it is."""
         self.last_reply: Reply | None = None
         self.thread = ModelThread()
         self._surface, self._opening = surface, opening
         self._teller = Aside(asyncio.get_running_loop(), surface)
         self._conversation: asyncio.Future[Conversation] = asyncio.get_running_loop().create_future()
+        self._leaving: asyncio.Future[Left] | None = None
+        """The chat whose model is let go of, while its warm cache is written."""
 
     async def conversation(self) -> Conversation:
         """The conversation, once the model is loaded."""
@@ -72,21 +74,28 @@ class Talk:
         except BaseException:
             self._conversation.cancel()  # whoever waits for it waits for nothing
             raise
-        self._show_last_turn(found)
-        self._found(found)
+        self._opened(found)
 
     @property
     def busy(self) -> bool:
         return self._answering or self.streaming is not None
 
-    @property
-    def stopping(self) -> bool:
-        return self.streaming is not None and self.streaming.stop.asked
-
     def stop(self) -> None:
-        """The answer on its way stops soon, and what it has said is kept."""
-        if self.streaming is not None:
-            self.streaming.stop.asked = True
+        """The answer on its way stops soon, and what it has said is kept; speech is not written down any further."""
+        for stop in self._stops:
+            stop.asked = True
+
+    def interrupt(self) -> bool:
+        """Stops the answer on its way, or else the speech being written down; False where all that stops already."""
+        going_on = [stop for stop in self._stops if not stop.asked]
+        for stop in going_on[:1]:
+            stop.asked = True
+        return bool(going_on)
+
+    @property
+    def _stops(self) -> list[Stop]:
+        stops = [self.streaming.stop if self.streaming is not None else None, self._writing]
+        return [stop for stop in stops if stop is not None]
 
     async def answer_all(self) -> None:
         """Answers the messages that wait, one after the other, unless that goes on already."""
@@ -114,6 +123,19 @@ class Talk:
         if not await self._shown(conversation, conversation.retry):
             self._surface.say("there is no new answer; the old one stays")
 
+    async def write_down(self, samples: Samples) -> str | None:
+        """What is said in `samples`; None where that was stopped."""
+        from gemma_mlx.tasks.dictation import dictate
+
+        gemma, stop = (await self.conversation()).gemma, Stop()
+        self._writing = stop
+        self._surface.redraw()
+        try:
+            return await self.thread.do(lambda: dictate(gemma, samples, lambda: stop.asked))
+        finally:
+            self._writing = None
+            self._surface.redraw()
+
     async def change_chat(self, name: str | None) -> None:
         before = await self.conversation()
         self._conversation = asyncio.get_running_loop().create_future()  # what is typed meanwhile is for the next chat
@@ -123,8 +145,7 @@ class Talk:
             self._found(before)
             raise
         self.last_reply = self.status.reply = None
-        self._show_last_turn(found)
-        self._found(found)
+        self._opened(found)
 
     async def change_model(self, folder: str) -> None:
         """Lets go of the model before it loads the other one: both may not fit. Where that fails, the first is back.
@@ -134,9 +155,10 @@ class Talk:
         before = await self.conversation()
         self._opening.check(folder)
         self._conversation = asyncio.get_running_loop().create_future()
-        self.status.activity = "loading"
         self._surface.redraw()
-        left = await self.thread.do(partial(Left, before))
+        self._leaving = asyncio.ensure_future(self.thread.do(partial(Left, before, self._teller)))
+        left = await asyncio.shield(self._leaving)
+        self._leaving = None
         del before
         try:
             found = await self.thread.do(lambda: self._opening.with_model(folder, left, self._teller))
@@ -160,6 +182,8 @@ class Talk:
     async def end(self) -> None:
         """Saves what is to be saved, once the job at work has ended. A model that still loads is not waited for."""
         self.stop()
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])
         if self._conversation.done() and not self._conversation.cancelled():
             await self.thread.do(self._conversation.result().close)
             tell_notes(self._surface, self._conversation.result())
@@ -200,46 +224,55 @@ class Talk:
             )
 
     async def _shown(self, conversation: Conversation, ask: Ask) -> bool:
-        """Shows the answer that `ask` gives and keeps it; False where it was stopped before its first word."""
+        """Shows the answer that `ask` gives and keeps it; False where it was stopped or cut before its first word."""
         surface = self._surface
         streaming = self.streaming = Streaming(surface.columns, surface.show, surface.redraw)
-        self.status.activity = "answering"
         surface.redraw()
         try:
             reply = await streaming.run(self.thread, ask)
             kept = reply is not None and await self.thread.do(lambda: conversation.keep(reply))
             await self.thread.do(conversation.save_cache_if_due)
         finally:
-            self.streaming, self.status.activity = None, ""
+            self.streaming = None
             self._refresh(conversation)
             tell_notes(surface, conversation)
-        if reply is None or not kept:
-            return False
-        if note := cut_note(reply, self._opening.max_tokens):
-            surface.say(note)
-        self.last_reply = self.status.reply = reply
-        return True
+        if reply is not None:
+            self.last_reply = self.status.reply = reply
+            if note := cut_note(reply, self._opening.max_tokens):
+                surface.say(note)
+        return kept
 
-    def _show_last_turn(self, conversation: Conversation) -> None:
-        """Where a chat is gone on with, its end is shown."""
-        if not (turns := conversation.turns):
-            return
+    def _opened(self, conversation: Conversation) -> None:
+        """Where a chat is gone on with, its end is shown, and a message that no answer came to waits to be sent."""
+        turns = conversation.turns
         if len(turns) > 1:
             self._surface.note(f"going on after {len(turns):,} turns; /export writes them all into a file")
-        self._surface.show(turn_lines(turns[-1], self._surface.columns))
+        if turns:
+            self._surface.show(turn_lines(turns[-1], self._surface.columns))
+        self._surface.put_back(Message(conversation.unsent_text, tuple(conversation.waiting)))
+        self._found(conversation)
 
     def _found(self, conversation: Conversation) -> None:
         if self._conversation.done():
             self._conversation = asyncio.get_running_loop().create_future()
         self._conversation.set_result(conversation)
-        self.status.activity = ""
         self._refresh(conversation)
 
     def status_line(self, columns: int) -> str:
         """The line at the bottom, also right after a turn was taken back."""
         if self._conversation.done() and not self._conversation.cancelled():
             self.status.used_tokens = self._conversation.result().used_tokens
+        self.status.activity = self._activity
         return self.status.line(columns)
+
+    @property
+    def _activity(self) -> str:
+        """What is being done now; empty where nothing is."""
+        if not self._conversation.done():
+            return "loading"
+        if self.streaming is not None:
+            return "answering"
+        return "writing down" if self._writing is not None else ""
 
     def _refresh(self, conversation: Conversation) -> None:
         """Brings the status line up to date."""

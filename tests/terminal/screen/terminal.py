@@ -21,7 +21,8 @@ from benchmarks.scripted import Script, ScriptedGemma
 from gemma_mlx.tasks.conversation import Conversation
 from gemma_mlx.terminal.screen import app
 
-WAIT_S = 15
+WAIT_S = 30
+"""For a busy machine; what comes is seen at once."""
 PIPE_CHARACTERS = 8_000
 ALLOWED = {"\x1b", "\n", "\r", "\b", "\t", "\x07"}
 """Control characters that the screen itself may send; the styles' and the cursor's sequences begin with the first."""
@@ -113,6 +114,11 @@ class Chat:
         """Waits until `text` has been said and nothing goes on."""
         await self.see(lambda shown: text in shown and not self.screen.busy)
 
+    async def stopping(self) -> None:
+        """Waits until the answer on its way has been told to stop; before that, its model may not go on."""
+        talk = self.screen._talk
+        await self.see(lambda _: talk.streaming is not None and talk.streaming.stop.asked)
+
     @property
     def asked(self) -> list[str]:
         """The text of each message that the model got."""
@@ -127,6 +133,7 @@ def play(
     files: Iterable[tuple[Any, Path]] = (),
     gemma: ScriptedGemma | None = None,
     begin: Callable[[Any], Conversation] | None = None,
+    another: Callable[..., Conversation] | None = None,
     with_model: Callable[..., Conversation] | None = None,
     leave: bool = True,
 ) -> Chat:
@@ -144,6 +151,7 @@ def play(
             with create_app_session(input=keys, output=output):
                 opening = SimpleNamespace(
                     first=begin or (lambda _: Conversation(gemma)),
+                    another=another,
                     check=lambda folder: None,
                     with_model=with_model,
                     max_tokens=2048,

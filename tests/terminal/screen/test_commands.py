@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from benchmarks.scripted import ScriptedGemma, spoken
 from gemma_mlx.tasks.conversation import Conversation
+from gemma_mlx.tasks.turn import Turn
 from gemma_mlx.terminal.chat.commands import BY_NAME, COMMANDS, HELP
 from tests.terminal.screen.terminal import Chat, play
 
@@ -183,7 +185,7 @@ def test_settings_say_what_they_are_now() -> None:
 def test_an_export_holds_what_was_said(tmp_path: Path) -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("Hello\r")
-        await chat.see("Yes.")
+        await chat.answered("Yes.")
         chat.type(f"/export {tmp_path / 'chat.json'}\r")
         await chat.see("written: ")
 
@@ -200,10 +202,37 @@ def test_leaving_answers_no_message_that_waits() -> None:
         chat.type("one\rtwo\r")
         await chat.see(lambda text: "Begun" in text and "[waits] two" in text)
         chat.type("\x04")
+        await chat.stopping()
         more.set()
 
     chat = play(scenario, [*spoken("Begun "), more, *spoken("on and on")], spoken("never"), leave=False)
     assert chat.asked == ["one"]
+    assert "on and on" not in chat.text
+
+
+@pytest.mark.parametrize("command", ["/model other", "/load other"])
+def test_leaving_while_another_chat_comes_waits_until_the_one_before_is_closed(command: str) -> None:
+    gemma, closing, closed = ScriptedGemma([]), Event(), Event()
+    conversation = Conversation(gemma)
+
+    def close() -> None:
+        closing.set()
+        time.sleep(0.3)  # a chat that is not waited for is left by then
+        closed.set()
+
+    def another(before: Conversation, *_: Any) -> Conversation:
+        before.close()
+        return before
+
+    conversation.close = close  # type: ignore[method-assign]
+
+    async def scenario(chat: Chat) -> None:
+        chat.type(f"{command}\r")
+        await chat.see(lambda _: closing.is_set())
+        chat.type("\x04")
+
+    play(scenario, begin=lambda _: conversation, another=another, with_model=another, leave=False)
+    assert closed.is_set()
 
 
 def test_commands_that_change_turns_wait_for_no_answer() -> None:
@@ -220,3 +249,47 @@ def test_commands_that_change_turns_wait_for_no_answer() -> None:
         await chat.see("ended")
 
     play(scenario, [*spoken("Begun "), more, *spoken("and ended")])
+
+
+@pytest.mark.parametrize(
+    "command", ["/undo", "/retry", "/edit", "/load other", "/save other", "/model other", "/reset"]
+)
+def test_no_command_that_changes_the_chat_overtakes_a_message(command: str) -> None:
+    loaded, gemma = Event(), ScriptedGemma([spoken("Two.")])
+
+    def begin(_: Any) -> Conversation:
+        loaded.wait(20)
+        conversation = Conversation(gemma)
+        conversation.take_over([Turn("first", answer="One.")])
+        return conversation
+
+    async def scenario(chat: Chat) -> None:
+        await chat.see("loading")
+        chat.type(f"second\r{command}\r")
+        await chat.see(f"> {command}\n")
+        loaded.set()
+        await chat.see(f"error: {command.split()[0]} overtakes no messages that wait")
+        await chat.answered("Two.")
+        assert [turn.text for turn in (await chat.screen.conversation()).turns] == ["first", "second"]
+
+    assert play(scenario, gemma=gemma, begin=begin).asked == ["second"]
+
+
+def test_the_message_that_no_answer_came_to_in_a_loaded_chat_waits_to_be_sent(media: Path) -> None:
+    gemma = ScriptedGemma([spoken("Yes.")])
+
+    def another(*_: Any) -> Conversation:
+        conversation = Conversation(gemma)
+        conversation.unsent_text = "What is this?"
+        conversation.attach("image", media / "picture.png")
+        return conversation
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("/load other\r")
+        await chat.see(lambda text: "[1] picture.png 320x240" in text and "\n> What is this?\n" in text)
+        chat.type("\r")
+        await chat.answered("Yes.")
+
+    chat = play(scenario, gemma=gemma, another=another)
+    assert chat.asked == ["What is this?"]
+    assert media_kinds(chat, 0) == ["image"]

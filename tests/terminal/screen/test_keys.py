@@ -31,7 +31,7 @@ def test_up_brings_back_what_was_sent_and_ctrl_r_finds_it() -> None:
         chat.type("\x1b[A")
         await chat.see(lambda text: "\n> beta\n" in text.partition("beta heard")[2])
         chat.type("\x15\x12alp")
-        await chat.see("alpha")
+        await chat.see(lambda text: "alpha" in text.partition("beta heard")[2])
         chat.type("\r\r")
         await chat.see("again")
 
@@ -91,6 +91,34 @@ def test_a_pasted_chip_can_be_taken_back() -> None:
     assert play(scenario, spoken("Hi.")).asked == ["Hello"]
 
 
+def test_a_long_paste_comes_back_as_a_chip_from_a_turn_that_is_taken_back_to_be_changed() -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.paste("a" * 5000)
+        await chat.see("[1] pasted text, 5 KB")
+        chat.type("what is it?\r")
+        await chat.answered("Letters.")
+        chat.type("/edit\r")
+        await chat.see("[1] pasted text, 5 KB, 3 lines\n>\n")
+        chat.type("briefly\r")
+        await chat.see("As.")
+
+    chat = play(scenario, spoken("Letters."), spoken("As."))
+    assert chat.asked[1] == f"{chat.asked[0]}\n\nbriefly" == "a" * 5000 + "\n\nwhat is it?\n\nbriefly"
+
+
+def test_what_is_pasted_while_a_question_is_open_goes_nowhere(media: Path) -> None:
+    async def scenario(chat: Chat) -> None:
+        chat.paste(str(media / "picture.png"))
+        await chat.see("[y/N]")
+        chat.paste("y\x1b]0;x\x07 and more")
+        chat.type("n")
+        await chat.see(lambda text: "[y/N]" not in text)
+        chat.type("?\r")
+        await chat.see("A name.")
+
+    assert play(scenario, spoken("A name.")).asked == [f"{media / 'picture.png'}?"]
+
+
 def test_a_short_paste_is_typed_with_its_newlines_and_is_not_sent_by_them() -> None:
     async def scenario(chat: Chat) -> None:
         chat.paste("one\r\ntwo\r")
@@ -117,14 +145,16 @@ def test_a_dropped_picture_is_attached_after_a_yes_only(media: Path) -> None:
         await chat.see("attach picture.png? [y/N]")
         chat.type("n")
         await chat.see(lambda text: "[y/N]" not in text)
-        assert "[1]" not in chat.text
         chat.type("\x15")
         chat.paste(picture)
         await chat.see("attach picture.png? [y/N]")
         chat.type("y")
         await chat.see("[1] picture.png 320x240")
+        chat.type("What is it?\r")
+        await chat.see("A picture.")
 
-    play(scenario)
+    chat = play(scenario, spoken("A picture."))
+    assert [part["type"] for part in chat.gemma.asked[0]["content"]] == ["image", "text"]
 
 
 def test_backspace_in_an_empty_line_takes_the_last_picture_back(media: Path) -> None:

@@ -76,6 +76,7 @@ def test_leaving_while_it_answers_keeps_what_was_said(shell: Terminal, own_home:
     streaming(shell, "--session", "kept")
     shell.keys("C-d")
     shell.wait_for(lambda text: last_row(text) == "sh>")
+    assert '"finish_reason": "interrupted"' in (own_home / "chats" / "kept" / "chat.jsonl").read_text(encoding="utf-8")
     shell.keys("chat --session kept", "Enter")
     shell.wait_for(lambda text: "context" in last_row(text))
     shell.keys("/stats", "Enter")

@@ -35,13 +35,14 @@ def test_bytes_of_an_answer_are_marks_wherever_it_is_split(channel: Channel, siz
 
     async def scenario(chat: Chat) -> None:
         chat.type("Hello\r")
-        await chat.see("The end.")
+        await chat.answered("The end.")
         if channel == "thought":
             chat.type("/thoughts\r")
         chat.type("/stats\r")
         await chat.see("memory 1.00 of 2.00 GB")
 
     chat = play(scenario, [*script, ("answer", "\n\nThe end.")])
+    assert "there were no thoughts" not in chat.text
     assert leaks("".join(chat.terminal.writes)) == []
 
 

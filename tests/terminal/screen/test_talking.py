@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scripted import ScriptedGemma, spoken
+from benchmarks.scripted import Script, ScriptedGemma, spoken
 from gemma_mlx import load
 from gemma_mlx.errors import CheckpointError, InputError
 from gemma_mlx.home import miniature_folder, samples_folder
@@ -59,12 +59,16 @@ def test_what_is_typed_while_the_model_loads_is_sent_when_it_is_loaded() -> None
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line_and_the_end() -> None:
+    typed = Event()
+
     def begin(_: Any) -> Conversation:
-        time.sleep(0.3)  # until something has been typed
+        typed.wait(20)
         raise CheckpointError("no weights; convert it again")
 
     async def scenario(chat: Chat) -> None:
         chat.type("/stats\rHello\r")
+        await chat.see("[waits] Hello")
+        typed.set()
         await chat.see("error: no weights; convert it again")
 
     assert play(scenario, begin=begin, leave=False).screen.exit_code == 1
@@ -137,91 +141,6 @@ def test_a_message_that_waits_can_be_taken_back() -> None:
     assert play(scenario, [*spoken("Begun "), more], spoken("Second.")).asked == ["one", "two"]
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_turn() -> None:
-    more = Event()
-
-    async def scenario(chat: Chat) -> None:
-        chat.type("one\r")
-        await chat.see("Begun")
-        chat.type("\x03")
-        more.set()
-        await chat.see("first 0.00 s")
-        chat.type("two\r")
-        await chat.see("Second.")
-
-    chat = play(scenario, [*spoken("Begun "), more, *spoken("never said")], spoken("Second."))
-    assert "never said" not in chat.text
-    assert chat.asked == ["one", "two"]
-
-
-def test_stopped_before_the_first_word_the_message_comes_back() -> None:
-    more = Event()
-
-    async def scenario(chat: Chat) -> None:
-        chat.type("one\r")
-        await chat.see("answering")
-        chat.type("\x03")
-        more.set()
-        await chat.see("there is no answer yet")
-        await chat.see(lambda text: text.split("\n")[-2] == "> one")
-        chat.type("!\r")
-        await chat.see("Second.")
-
-    assert play(scenario, [more, ("answer", "")], spoken("Second.")).asked == ["one", "one!"]
-
-
-@pytest.mark.parametrize("again", [True, False])
-def test_messages_behind_one_that_came_back_wait_for_it(again: bool) -> None:
-    more = Event()
-
-    async def scenario(chat: Chat) -> None:
-        chat.type("one\r")
-        await chat.see("answering")
-        chat.type("two\rthree\r\x03")
-        await chat.see("[waits] three")
-        more.set()
-        await chat.see("2 behind it wait too; Enter in an empty line sends on")
-        chat.type("!\r" if again else "\x15\r")
-        await chat.see("Third.")
-
-    said = [spoken(word) for word in ("First.", "Second.", "Third.")[0 if again else 1 :]]
-    chat = play(scenario, [more, ("answer", "")], *said)
-    assert chat.asked == ["one", *(["one!"] if again else []), "two", "three"]
-
-
-def test_ctrl_c_empties_the_line_and_twice_in_an_empty_one_leaves() -> None:
-    async def scenario(chat: Chat) -> None:
-        chat.type("some words")
-        await chat.see("> some words")
-        chat.type("\x03")
-        await chat.see(lambda text: "some words" not in text)
-        chat.type("\x03")
-        await chat.see("Ctrl-C once more")
-        chat.type("\x03")
-
-    play(scenario, leave=False)
-
-
-def test_ctrl_c_again_and_again_leaves_while_the_answer_has_not_stopped_yet() -> None:
-    more = Event()
-
-    async def scenario(chat: Chat) -> None:
-        chat.type("one\r")
-        await chat.see("Begun")
-        chat.type("two\r")
-        await chat.see("[waits] two")
-        chat.type("\x03\x03")
-        await chat.see("Ctrl-C once more")
-        chat.type("\x03")
-        await chat.see(lambda text: "[waits]" not in text)
-        more.set()
-
-    chat = play(scenario, [*spoken("Begun "), more, *spoken("never said")], leave=False)
-    assert chat.asked == ["one"]
-    assert "Begun" in chat.text
-    assert "1 message waited and will not be sent" in chat.text
-
-
 def test_an_unexpected_exception_is_one_line_and_the_chat_goes_on() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
@@ -263,6 +182,22 @@ def test_thoughts_fold_into_one_line_and_can_be_shown() -> None:
         scenario,
         [("thought", "Let "), ("thought", "me "), ("thought", "see."), more, ("thought", ""), *spoken("Forty.")],
     )
+
+
+def test_an_answer_that_is_cut_while_it_thinks_says_so_and_its_thoughts_can_be_shown() -> None:
+    scripts: list[Script] = [spoken("One."), [("thought", "Let "), ("thought", "me "), *spoken("never said")]]
+
+    async def scenario(chat: Chat) -> None:
+        chat.type("one\r")
+        await chat.answered("One.")
+        chat.type("two\r")
+        await chat.see("the answer was cut after 2 tokens")
+        await chat.see("the message was not kept, and waits to be sent again")
+        chat.type("\x15/thoughts\r")
+        await chat.see("Let me")
+
+    chat = play(scenario, gemma=ScriptedGemma(scripts, max_tokens=2))
+    assert "never" not in chat.text
 
 
 def test_screen_is_drawn_a_few_times_a_second_however_fast_tokens_come() -> None:
@@ -325,6 +260,6 @@ def test_a_message_that_is_taken_back_while_another_is_answered_is_not_sent() ->
         chat.type("/drop\r")
         await chat.see("taken back: two")
         more.set()
-        await chat.see("first ")
+        await chat.answered("and ended.")
 
     assert play(scenario, gemma=gemma).asked == ["one"]
