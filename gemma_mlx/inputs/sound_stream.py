@@ -24,7 +24,7 @@ from gemma_mlx.inputs.seekable import seekable_file
 from gemma_mlx.inputs.sound_headers import FIRST_BYTES, refuse_cut
 
 if TYPE_CHECKING:
-    from av import AudioFrame, AudioStream
+    from av import AudioFrame, AudioResampler, AudioStream
     from av.container import InputContainer
 
 SAMPLE_RATE_HZ = 16_000
@@ -149,28 +149,34 @@ def _ffmpeg_frames(
     Every sample is at its time from the beginning of the container: there is silence where the sound begins later than
     the pictures, and where it has a hole. InputError where there would be hours of it.
     """
-    import av
-
-    to_float = av.AudioResampler(format="flt")  # packed: a frame has 8 planes, and may have more channels
+    mixers: dict[tuple[object, ...], AudioResampler] = {}
     given = filled = 0
     with damage_in_one_line(name):
-        for packet in whole_packets(container, name):
-            if packet.stream_index != stream.index:
-                continue
-            for frame in stream.decode(packet):
-                hole = _hole(frame, given, _begin_s(container))
-                filled, given = filled + hole, given + hole
-                if filled > _MOST_FILLED_S * frame.sample_rate:
-                    raise InputError(
-                        f"{name} has holes of {filled / frame.sample_rate:,.0f} s in its sound, by times that may be "
-                        "damaged; convert it to WAV"
-                    )
-                for start in range(0, hole, _BLOCK_SAMPLES):
-                    yield frame.sample_rate, np.zeros(min(_BLOCK_SAMPLES, hole - start), dtype=np.float32)
-                for converted in to_float.resample(frame):
-                    samples = converted.to_ndarray().reshape(-1, len(converted.layout.channels))  # [n, channels]
-                    given += len(samples)
-                    yield frame.sample_rate, samples.mean(axis=1, dtype=np.float32)
+        packets = (packet for packet in whole_packets(container, name) if packet.stream_index == stream.index)
+        for frame in chain.from_iterable(stream.decode(packet) for packet in packets):
+            hole = _hole(frame, given, _begin_s(container))
+            filled, given = filled + hole, given + hole
+            if filled > _MOST_FILLED_S * frame.sample_rate:
+                raise InputError(
+                    f"{name} has holes of {filled / frame.sample_rate:,.0f} s in its sound, by times that may be "
+                    "damaged; convert it to WAV"
+                )
+            for start in range(0, hole, _BLOCK_SAMPLES):
+                yield frame.sample_rate, np.zeros(min(_BLOCK_SAMPLES, hole - start), dtype=np.float32)
+            for samples in _mono(frame, mixers):
+                given += len(samples)
+                yield frame.sample_rate, samples
+
+
+def _mono(frame: AudioFrame, mixers: dict[tuple[object, ...], AudioResampler]) -> Iterator[NDArray[np.float32]]:
+    """The mean of the channels of `frame`. Each of `mixers` takes frames of one kind; one is added for another."""
+    import av
+
+    kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+    if kind not in mixers:
+        mixers[kind] = av.AudioResampler(format="flt")  # packed: of more than 8 channels, 8 would have planes
+    for packed in mixers[kind].resample(frame):
+        yield packed.to_ndarray().reshape(-1, len(packed.layout.channels)).mean(axis=1, dtype=np.float32)
 
 
 def _hole(frame: AudioFrame, given: int, begin_s: float) -> int:

@@ -120,6 +120,27 @@ def write_matroska(path: Path, minute: NDArray[np.int16]) -> None:
         container.mux(stream.encode(None))
 
 
+def adts(layout: str, rate_hz: int) -> bytes:
+    """Half a second of tone on each channel."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=rate_hz, layout=layout)
+        samples = np.stack([tone(0.5, rate_hz)] * stream.channels)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        frame.sample_rate = rate_hz
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return file.getvalue()
+
+
+def test_channels_may_change_and_the_rate_may_not() -> None:
+    heard = read_waveform(adts("mono", 16_000) + adts("stereo", 16_000))
+    assert sum(end - begin for begin, end in loud_s(heard)) == pytest.approx(1, abs=0.1)
+    with pytest.raises(InputError, match=r"is of 48000 Hz from 0\.\d s on; convert it to one rate"):
+        read_waveform(adts("mono", 16_000) + adts("mono", 48_000))
+
+
 def write_at(path: Path, form: str, codec: str, times_s: list[float], *, pictures: int = 0) -> bytes:
     """Half a second of tone at each time, beside a second for each of the `pictures`."""
     import av
