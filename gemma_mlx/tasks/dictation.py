@@ -14,14 +14,11 @@ and a clip that is longer than what ends before that position there (about 14 s)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from typing import Any, cast
+from collections.abc import Callable, Sequence
 
-from gemma_mlx.answer import Answer, Reply, Step
 from gemma_mlx.gemma import MAX_TOKENS, Gemma
 from gemma_mlx.tasks.conversation import Conversation
-from gemma_mlx.tasks.listening import Listener
+from gemma_mlx.tasks.listening import Listener, StoppedError
 from gemma_mlx.tasks.transcript import segments
 from gemma_mlx.tasks.transcription import Wanted
 from gemma_mlx.tasks.turn import Attached, Turn
@@ -42,51 +39,16 @@ def heard_until(conversation: Conversation, attached: Sequence[Attached], text: 
 def dictate(gemma: Gemma, samples: Samples, stopped: Callable[[], bool] = lambda: False) -> str | None:
     """What is said in [n] samples at 16 kHz, transcribed greedily in a session of its own; "" where nobody speaks.
 
-    None where `stopped`, which is asked before each token, says so.
+    None where `stopped`, which is asked at each token, says so.
 
     Beside the chat's session that takes one window of the sliding layers more (0.34 GB of the 12B), out of the plan's
     reserve of 5 %.
     """
-    listener = Listener(cast("Gemma", _Stoppable(gemma, stopped)), Wanted(), max_tokens=MAX_TOKENS)
+    listener = Listener(gemma, Wanted(), max_tokens=MAX_TOKENS, stopped=stopped)
     aim = best_aim(miniature=gemma.miniature, prompt_tokens=listener.prompt_tokens, subtitles=False)
     windows = speech_windows([samples], aim)
     heard = segments(windows, lambda window: listener.hear(window.samples, window.spoken_s))
     try:
         return " ".join(segment.text for segment in heard if segment.text)
-    except _StoppedError:
+    except StoppedError:
         return None
-
-
-class _StoppedError(Exception):
-    """Nobody wants the rest any more."""
-
-
-class _Stoppable:
-    """A `Gemma` for a listener, whose answers raise `_StoppedError` before the next token once `stopped` says so."""
-
-    def __init__(self, gemma: Gemma, stopped: Callable[[], bool]) -> None:
-        self._gemma, self._stopped = gemma, stopped
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._gemma, name)
-
-    def stream(self, *given: Any, **options: Any) -> _StoppableAnswer:
-        return _StoppableAnswer(self._gemma.stream(*given, **options), self._stopped)
-
-
-class _StoppableAnswer:
-    def __init__(self, answer: Answer, stopped: Callable[[], bool]) -> None:
-        self._answer, self._stopped = answer, stopped
-
-    def __iter__(self) -> Iterator[Step]:
-        with closing(cast("Generator[Step]", iter(self._answer))) as steps:
-            while not self._stopped():
-                step = next(steps, None)
-                if step is None:
-                    return
-                yield step
-        raise _StoppedError
-
-    @property
-    def reply(self) -> Reply:
-        return self._answer.reply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,14 +71,26 @@ class _Attempt:
         return self.reply.logprobs[: self.kept_tokens]
 
 
+class StoppedError(Exception):
+    """Nobody wants the rest any more."""
+
+
 class Listener:
     """Asks the same of each window: the prompt before the sound is computed once, for all of them."""
 
     def __init__(
-        self, gemma: Gemma, wanted: Wanted, *, max_tokens: int, draft: DraftMode = "auto", logprobs: int = 0
+        self,
+        gemma: Gemma,
+        wanted: Wanted,
+        *,
+        max_tokens: int,
+        draft: DraftMode = "auto",
+        logprobs: int = 0,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`logprobs` is how many of the likeliest tokens of each place are wanted."""
+        """`logprobs` is how many of the likeliest tokens of each place are wanted; `stopped` is asked at each token."""
         self._gemma = gemma
+        self._stopped = stopped
         self._wanted = wanted
         self._max_tokens = max_tokens
         self._draft: DraftMode = draft
@@ -94,6 +106,8 @@ class Listener:
 
         A loop is tried again in two halves, cut at the quietest place, and then with some chance; if it stays, the
         text ends where it begins. The answer to the same samples is the same, whatever was heard before.
+
+        Raises StoppedError at the first token after `stopped` says so.
         """
         first = self._attempt(samples)
         attempts, used = [first], [first]
@@ -120,16 +134,20 @@ class Listener:
             draft=self._draft,
         )
         steps = iter(answer)
-        for step in steps:
-            places.append(len(text))
-            if step.channel == "answer":
-                text += step.text
-                loop = watch.push(step.text)
-            if loop is not None:
-                break
-        close = getattr(steps, "close", None)
-        if close is not None:
-            close()
+        try:
+            for step in steps:
+                if self._stopped():
+                    raise StoppedError
+                places.append(len(text))
+                if step.channel == "answer":
+                    text += step.text
+                    loop = watch.push(step.text)
+                if loop is not None:
+                    break
+        finally:
+            close = getattr(steps, "close", None)
+            if close is not None:
+                close()
         if loop is None:
             return _Attempt(text, answer.reply, None, len(places))
         return _Attempt(text[: loop.kept], answer.reply, loop, sum(place < loop.kept for place in places))
