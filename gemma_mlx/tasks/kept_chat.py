@@ -173,6 +173,8 @@ class KeptChat:
             with suppress(OSError):
                 folder.rmdir()
             raise
+        if self._chosen_name not in (None, folder.name):
+            self._notes.append(f"there is a chat {self._chosen_name!r} by now; this one is called {folder.name!r}")
         self._folder = self.cache.folder = folder
         return lines
 

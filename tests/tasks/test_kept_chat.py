@@ -129,6 +129,15 @@ def _noise() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
+def test_of_two_chats_begun_under_one_name_the_second_says_what_it_is_called() -> None:
+    first, second = KeptChat(name="trip"), KeptChat(name="trip")
+    assert say(first, "Hello") == [None, None]
+    assert say(second, "Hello") == ["there is a chat 'trip' by now; this one is called 'trip-2'", None]
+    assert second.name == "trip-2"
+    first.close()
+    second.close()
+
+
 def test_a_disk_that_stays_full_loses_only_what_it_says() -> None:
     chat = KeptChat()
     blocker = chats_folder().parent
