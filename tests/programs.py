@@ -27,7 +27,7 @@ def require(*names: str) -> None:
     missing = [name for name in names if not _LIBRARIES.get(name, lambda name=name: shutil.which(name) is not None)()]
     if not missing:
         return
-    lacks = f"this machine has no {', '.join(missing)}, driven here for real; on Debian sh .ci/tools installs it"
+    lacks = f"not installed: {', '.join(missing)}, which this test drives; on Debian sh .ci/tools installs all of them"
     if os.environ.get(ALL_INSTALLED):
         pytest.fail(lacks)
     pytest.skip(lacks)

@@ -3,8 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 FAULTS = """
 import resource, sys
 import numpy as np
@@ -22,7 +20,13 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc, the C library of Linux, that gives freed blocks back")
 def test_the_memory_of_freed_arrays_serves_the_next_ones() -> None:
-    run = subprocess.run([sys.executable, "-c", FAULTS, "kept"], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 100  # 5 times 8 times 128 pages come new otherwise
+    """With glibc, which gives freed blocks back otherwise; another C library must at least not do so because of it."""
+    kept, plain = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True).stdout)
+        for way in ("kept", "plain")
+    )
+    if sys.platform == "linux":
+        assert kept < 100  # 5 times 8 times 128 pages come new otherwise
+    else:
+        assert kept < max(100, 1.5 * plain)

@@ -5,6 +5,7 @@ import shlex
 import tempfile
 import time
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,10 @@ def test_accents_in_both_forms(form: str, tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_utf_8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(bytes(tmp_path) + b"/\xff.png"))
-    try:
+    with suppress(OSError):  # the disks of macOS have no such names
         path.touch()
-    except OSError:
-        pytest.skip("a name that is no UTF-8 cannot be on this disk, so it cannot be dragged in from it")
-    assert dropped_paths(f"file://{tmp_path}/%FF.png") == Dropped("", (path,))
+    dropped = Dropped("", (path,)) if os.path.exists(path) else None  # noqa: PTH110  # False also where no name can be so
+    assert dropped_paths(f"file://{tmp_path}/%FF.png") == dropped
 
 
 def test_what_is_no_file_to_attach_is_text(picture: Path) -> None:
