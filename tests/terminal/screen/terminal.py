@@ -119,6 +119,12 @@ class Chat:
         talk = self.screen._talk
         await self.see(lambda _: talk.streaming is not None and talk.streaming.stop.asked)
 
+    async def stop(self, more: Event) -> None:
+        """Ctrl-C; the model, which waits for `more`, goes on once it is told to stop."""
+        self.type("\x03")
+        await self.stopping()
+        more.set()
+
     @property
     def asked(self) -> list[str]:
         """The text of each message that the model got."""

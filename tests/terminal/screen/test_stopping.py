@@ -17,9 +17,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_turn() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
         await chat.see("Begun")
-        chat.type("\x03")
-        await chat.stopping()
-        more.set()
+        await chat.stop(more)
         await chat.see("first 0.00 s")
         chat.type("two\r")
         await chat.see("Second.")
@@ -40,9 +38,7 @@ def test_stopped_before_the_first_word_the_message_comes_back() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
         await chat.see("thinking, 1 tokens")
-        chat.type("\x03")
-        await chat.stopping()
-        more.set()
+        await chat.stop(more)
         await chat.see("there is no answer yet")
         await chat.see(lambda text: text.split("\n")[-2] == "> one")
         chat.type("!\r")
@@ -70,9 +66,7 @@ def test_stopped_while_the_prompt_is_read_the_message_comes_back() -> None:
     async def scenario(chat: Chat) -> None:
         chat.type("one\r")
         await chat.see(lambda _: reading.is_set())
-        chat.type("\x03")
-        await chat.stopping()
-        more.set()
+        await chat.stop(more)
         await chat.see("there is no answer yet")
         await chat.see(lambda text: text.split("\n")[-2] == "> one")
         chat.type("!\r")
