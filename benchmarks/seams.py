@@ -42,13 +42,13 @@ Words = list[str]
 
 HEARD_OTHERWISE = (0.0, 0.1)
 PAUSE_S = 0.05
-_PROSE = Path(__file__).parents[1] / "README.md"
+_PROSE = Path(__file__).parents[1] / "LICENSE"
 _MOST_WORDS = 13  # as between two windows
 _HALF_AT_EDGE = 0.6
 
 
 def prose(rng: np.random.Generator, count: int) -> Words:
-    """Words of README.md, from anywhere in it."""
+    """Words of the licence, from anywhere in it: a text that stays as it is."""
     words = re.findall(r"[a-z']+", _PROSE.read_text(encoding="utf-8").lower())
     start = int(rng.integers(len(words) - count))
     return words[start : start + count]
