@@ -1,8 +1,8 @@
 """What a conversion takes: `python -m benchmarks.conversion SOURCE SCRATCH [--peer] [--runs N] ...`.
 
 Converts SOURCE to 4 bit in groups of 64 with `gemma-mlx convert` and, with `--peer`, in turns with it, with
-`mlx_vlm.convert`, each in a process of its own. Counted are the bytes written, the most memory that was resident at
-once, processor time and time; the folders are made in SCRATCH and removed.
+`mlx_vlm.convert`, each in a process of its own; which of them is first changes from run to run. Counted are the bytes
+written, the most memory resident at once, processor time and time; the folders are made in SCRATCH and removed.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ def measure(converter: str, source: Path, scratch: Path, calibration: Path | Non
         shutil.rmtree(destination, ignore_errors=True)
 
 
+def in_turns(converters: list[str], runs: int) -> list[str]:
+    """So many runs of each. The order changes from one to the next, for the first finds the machine otherwise."""
+    return [name for run in range(runs) for name in (converters if run % 2 == 0 else converters[::-1])]
+
+
 def table(runs: list[Run]) -> str:
     """Of each converter the medians, in Markdown."""
     lines = ["| converter | written | peak resident | processor time | time |", "|---|---:|---:|---:|---:|"]
@@ -94,8 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.runs < 1:
             raise UsageError(f"--runs is {asked.runs}, it must be at least 1")
         asked.scratch.mkdir(parents=True, exist_ok=True)
-        converters = [OWN, PEER] if asked.peer else [OWN]
-        names = [name for _ in range(asked.runs) for name in converters]
+        names = in_turns([OWN, PEER] if asked.peer else [OWN], asked.runs)
         runs = [measure(name, asked.source, asked.scratch, asked.calibration) for name in names]
     except GemmaError as error:
         sys.stderr.write(f"{error}\n")

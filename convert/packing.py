@@ -18,9 +18,6 @@ from convert.recipes import Packing
 from convert.rounding import Floats, for_each_number, lying_codes, on_host, round_upright, upright
 from convert.tally import Tally
 
-BLOCK_NUMBERS = 1 << 17
-"""Rounded at once: three arrays of them, 0.5 MB each, stay in the cache of a processor's core."""
-
 
 @dataclass(frozen=True)
 class PackedRows:
@@ -47,30 +44,16 @@ def pack_rows(rows: mx.array, packing: Packing) -> PackedRows:
         pack_rows      0.351  0.176  0.0879 0.0433 0.0214 0.0053
         mx.quantize    0.395  0.190  0.0909 0.0443 0.0222 0.0073
     """
-    numbers, (row_count, columns) = on_host(rows), rows.shape
-    codes = np.empty((row_count, columns), np.uint8)
-    scales, biases = np.empty((2, row_count, columns // packing.group_size), np.float32)
-    tally = Tally()
-    rows_at_once = max(1, BLOCK_NUMBERS // columns)
-    for first in range(0, row_count, rows_at_once):
-        block = slice(first, first + rows_at_once)
-        codes[block], scales[block], biases[block], block_tally = _round_rows(numbers[block], packing)
-        tally += block_tally
-    words = mx.array(side_by_side(codes, packing.bits))
-    return PackedRows(words, _as_bfloat16(scales), _as_bfloat16(biases), tally)
-
-
-def _round_rows(rows: NDArray[Any], packing: Packing) -> tuple[NDArray[np.uint8], Floats, Floats, Tally]:
-    """Codes [R, columns] of `rows` as `on_host` gives them; scales and biases [R, columns / group_size]."""
-    numbers = upright(rows, packing.group_size)
+    numbers = upright(on_host(rows), packing.group_size)
     codes, scales, biases = round_upright(numbers, packing)
-    codes_of_rows = lying_codes(codes).reshape(rows.shape)
+    words = mx.array(side_by_side(lying_codes(codes).reshape(rows.shape), packing.bits))
     moved = codes  # in its place
     moved *= for_each_number(scales)
     moved += for_each_number(biases)
     moved -= numbers
-    tally = Tally(squares(moved), squares(numbers))
-    return codes_of_rows, scales.reshape(len(rows), -1), biases.reshape(len(rows), -1), tally
+    tally = Tally(squares(moved.reshape(rows.shape)), squares(numbers.reshape(rows.shape)))  # in whatever order
+    scales, biases = (part.reshape(len(rows), -1) for part in (scales, biases))
+    return PackedRows(words, _as_bfloat16(scales), _as_bfloat16(biases), tally)
 
 
 def squares(numbers: Floats) -> float:

@@ -135,7 +135,7 @@ def divergence(clean: mx.array, other: mx.array) -> float:
 def error_ratios(model: LayerwiseModel, packings: Iterable[Packing]) -> dict[str, dict[Packing, float]]:
     """By canonical path of each module that recipes pack, and by packing: its squared error over that at `MEASURED`.
 
-    Of about half a million numbers, in rows spread evenly over the module.
+    Of about a million numbers, in rows spread evenly over the module.
     """
     wanted = list(packings)
     found = {TABLE: _error_ratios(model.table, wanted)}

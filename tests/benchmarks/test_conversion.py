@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.conversion import command, main, table
+from benchmarks.conversion import command, in_turns, main, table
 from tests.convert.small_source import write_source
 
 
@@ -38,6 +38,10 @@ def test_a_calibration_is_handed_to_our_converter_alone(tmp_path: Path) -> None:
     assert line[-2:] == ["--calibration", str(tmp_path / "prompts.jsonl")]
     assert "--calibration" not in command("gemma-mlx", tmp_path, tmp_path / "out")
     assert main([str(tmp_path), str(tmp_path), "--peer", "--calibration", "x"]) == 2
+
+
+def test_each_converter_is_first_as_often_as_the_other() -> None:
+    assert in_turns(["a", "b"], 3) == ["a", "b", "b", "a", "a", "b"]
 
 
 def test_the_table_has_the_medians_of_each_converter() -> None:
