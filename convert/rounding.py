@@ -64,9 +64,7 @@ def upright(rows: NDArray[Any], group_size: int) -> Floats:
     words_of_group = group_size // WIDTH
     if rows.dtype == np.uint16:
         words = np.ascontiguousarray(rows.view(np.uint64).reshape(-1, words_of_group).T)  # [G/4, groups]
-        bits = words.view(np.uint16).astype(np.uint32)  # [G/4, 4 groups]
-        bits <<= 16
-        return bits.view(np.float32)
+        return np.left_shift(words.view(np.uint16), 16, dtype=np.uint32).view(np.float32)  # [G/4, 4 groups]
     numbers = rows.reshape(-1, words_of_group, WIDTH).transpose(1, 0, 2)  # [G/4, groups, 4]
     return np.ascontiguousarray(numbers).reshape(words_of_group, -1)
 

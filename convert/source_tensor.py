@@ -160,6 +160,6 @@ _STORED = {"BF16": "<u2", "F32": "<f4", "U32": "<u4", "U8": "u1", "I64": "<i8"}
 
 def all_finite(numbers: npt.NDArray[Any]) -> bool:
     """Whether none is NaN or infinite; bfloat16 as its bits, as uint16."""
-    if numbers.dtype == np.uint16:  # bfloat16: NaN and infinity are those whose exponent is all ones
-        return int((numbers & np.uint16(0x7FFF)).max(initial=0)) < 0x7F80
+    if numbers.dtype == np.uint16:  # bfloat16: NaN and infinity are the largest bits, with the sign's and without it
+        return bool(numbers.max(initial=0) < 0xFF80 and numbers.view(np.int16).max(initial=0) < 0x7F80)
     return numbers.dtype.kind in "iu" or bool(np.isfinite(numbers).all())
