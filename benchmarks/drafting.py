@@ -86,7 +86,7 @@ def comparison_facts(comparison: Comparison, gemma: Gemma) -> dict[str, Any]:
         "drafter_fingerprint": fingerprint(drafter) if drafter else None,
         "drafter_bytes": weights_bytes(stored_numbers(drafter), dtype.size) if drafter else 0,
         "adapter": comparison.adapter.resolve().name if comparison.adapter else None,
-        "adapter_digest": gemma.adapter_digest,
+        "adapter_digest": gemma.adapter_digest or None,
         **where_measured(),
         "dtype": next(name for name, found in DTYPES.items() if found == dtype),
         "kv_bits": gemma.plan.kv_bits,

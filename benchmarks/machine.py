@@ -11,6 +11,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from gemma_mlx import __version__
+from gemma_mlx.adapters.adapter import Adapter
 from gemma_mlx.checkpoint import read_headers
 
 
@@ -40,6 +41,11 @@ def where_measured() -> dict[str, str]:
         "mlx_version": mlx_version(),
         "gemma_mlx_version": __version__,
     }
+
+
+def adapter_facts(adapter: Adapter | None) -> dict[str, str | None]:
+    """What a report tells of the adapter that was measured; nothing else has these numbers."""
+    return {"adapter": adapter.name if adapter else None, "adapter_digest": adapter.digest if adapter else None}
 
 
 def fingerprint(folder: Path) -> str:

@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import fingerprint, on_cpu, where_measured
+from benchmarks.machine import adapter_facts, fingerprint, on_cpu, where_measured
 from benchmarks.peer_point import PEERS, PREFILL_TOKENS
 from benchmarks.point import DTYPES, PointSettings
 from benchmarks.report import Form
+from gemma_mlx.adapters.adapter import Adapter
 from gemma_mlx.config import TextConfig, read_config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.machine import Machine, mac, this_machine
@@ -36,6 +37,8 @@ FORM = Form(
     lists=("points", "needle"),
     replanned=("planned_bytes", "fits"),
 )
+_OF_ALL_POINTS = ("folder", "adapter", "dtype", "seed")
+"""Settings that the report tells once."""
 Point = dict[str, Any]
 
 
@@ -44,6 +47,8 @@ class Series:
     """What to measure. `contexts` None: the usual ones, up to what the model has."""
 
     folder: Path
+    adapter: Adapter | None = None
+    """What is laid over the model."""
     contexts: Sequence[int] | None = None
     layouts: Sequence[str] = LAYOUTS
     peers: Sequence[str] = ()
@@ -70,7 +75,7 @@ class PlannedPoint:
     @property
     def facts(self) -> Point:
         """What is known before measuring."""
-        told = {key: value for key, value in asdict(self.settings).items() if key not in ("folder", "dtype", "seed")}
+        told = {key: value for key, value in asdict(self.settings).items() if key not in _OF_ALL_POINTS}
         return {**told, "rows": "random", "planned_bytes": self.planned_bytes, "fits": self.fits}
 
 
@@ -79,6 +84,8 @@ def plan_series(series: Series) -> list[PlannedPoint]:
     for peer in series.peers:
         if find_spec(PEERS[peer]) is None:
             raise UsageError(f"{peer} is not installed here; install it with: pip install {peer}")
+    if series.adapter and series.peers:
+        raise UsageError(f"--adapter has no effect on {series.peers[0]}; measure one of them at a time")
     if series.kv_bits and "plain" in series.layouts:
         raise UsageError("--kv-bits is for our rows only; add --layouts shared")
     text = read_config(series.folder).text
@@ -110,7 +117,10 @@ def _contexts(asked: Sequence[int] | None, text: TextConfig) -> list[int]:
 def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int, layout: str) -> PlannedPoint:
     dtype = DTYPES[series.dtype] if series.dtype else computing_dtype()
     kv_bits = series.kv_bits if layout == "shared" else None
-    planner = Planner(read_config(series.folder), stored_numbers(series.folder), machine, dtype, kv_bits)
+    adapter = series.adapter
+    stored = stored_numbers(series.folder, adapter.whole if adapter else {})
+    adapter_bytes = adapter.nbytes(dtype.size) if adapter else 0
+    planner = Planner(read_config(series.folder), stored, machine, dtype, kv_bits, adapter_bytes=adapter_bytes)
     plan = planner.plan(context)
     is_peer = layout in series.peers
     usual = PREFILL_TOKENS if is_peer else plan.chunk_tokens
@@ -123,6 +133,7 @@ def _plan_point(series: Series, text: TextConfig, machine: Machine, context: int
         )
     settings = PointSettings(
         folder=str(series.folder),
+        adapter=str(adapter.folder) if adapter else None,
         context_tokens=context,
         layout=layout,
         dtype=next(name for name, found in DTYPES.items() if found == dtype),
@@ -152,7 +163,7 @@ def _plain_bytes(planner: Planner, plan: Plan, prefill_tokens: int) -> int:
     decode_bytes = 2 * scores * item_bytes + 16 * 4 * text.vocab_size
     prefill_bytes = planner.full_layer_bytes(prefill_tokens, 3 * scores * prefill_tokens // 2)
     scratch_bytes = max(decode_bytes, prefill_bytes if prefill_tokens else 0)
-    return plan.weights_bytes + full_cache_bytes + plan.sliding_cache_bytes + scratch_bytes
+    return plan.weights_bytes + plan.adapter_bytes + full_cache_bytes + plan.sliding_cache_bytes + scratch_bytes
 
 
 def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, Any]:
@@ -163,6 +174,7 @@ def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, An
         "model": series.folder.resolve().name,
         "miniature": read_config(series.folder).is_miniature,
         "fingerprint": fingerprint(series.folder),
+        **adapter_facts(series.adapter),
         "planned_for": machine.name,
         "limit_bytes": machine.limit_bytes,
         **where_measured(),

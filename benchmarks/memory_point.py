@@ -9,10 +9,12 @@ import mlx.core as mx
 from benchmarks.plain_layout import make_plain_caches, use_plain_layout
 from benchmarks.point import DTYPES, PointSettings, tell
 from benchmarks.random_rows import fill_caches
+from gemma_mlx.adapters.layers import place
 from gemma_mlx.config import read_config
 from gemma_mlx.decoding.generate import generate
 from gemma_mlx.decoding.prefill import finish_chunk, forward_chunk
 from gemma_mlx.decoding.sampling import Sampler, Sampling
+from gemma_mlx.loader import runnable_adapter
 from gemma_mlx.model.cache import SlidingCache, SlidingSnapshot
 from gemma_mlx.model.decoder import Cache
 from gemma_mlx.model.masks import BlockSizes
@@ -27,8 +29,12 @@ class OwnModel:
 
     def __init__(self, settings: PointSettings) -> None:
         folder = Path(settings.folder)
-        self._config = read_config(folder).text
-        self._model = load_model(folder, read_config(folder), DTYPES[settings.dtype])
+        config = read_config(folder)
+        self._config = config.text
+        adapter = runnable_adapter(settings.adapter, config) if settings.adapter is not None else None
+        self._model = load_model(folder, config, DTYPES[settings.dtype], adapter.whole if adapter else {})
+        if adapter:
+            place(self._model, config.text, adapter)
         self._block_sizes = BlockSizes(**settings.block_sizes)
         self._held: list[object] = []
         self._caches: list[Cache]

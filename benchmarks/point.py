@@ -28,6 +28,7 @@ class PointSettings:
     """What a process has to measure."""
 
     folder: str
+    adapter: str | None
     context_tokens: int
     """Positions in all: the filled ones, the decoded ones and those of the prefill chunk."""
     layout: str

@@ -13,10 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import where_measured
+from benchmarks.machine import adapter_facts, where_measured
 from benchmarks.prompts import Prompt, digest
 from benchmarks.quality_sets import EvalSet, Hypotheses
 from benchmarks.report import Form, Report
+from gemma_mlx.adapters.adapter import Adapter
 from gemma_mlx.checkpoint import fingerprint, tensor_files
 from gemma_mlx.config import read_config
 from gemma_mlx.errors import UsageError
@@ -41,6 +42,8 @@ class Comparison:
     max_tokens: int
     written: bool
     """Whether transcripts are compared as they are written, too."""
+    adapter: Adapter | None = None
+    """Every folder is measured with it."""
 
     @property
     def reference(self) -> str:
@@ -98,10 +101,11 @@ class Comparison:
     @cached_property
     def _folder_facts(self) -> dict[str, Point]:
         """What tells each folder from others, by name."""
+        adapted = f"-{self.adapter.digest[:16]}" if self.adapter else ""
         return {
             name: {
                 "folder": name,
-                "fingerprint": fingerprint(folder)[:16],
+                "fingerprint": fingerprint(folder)[:16] + adapted,
                 "stored_bytes": sum(file.stat().st_size for file in tensor_files(folder)),
             }
             for name, folder in self.folders.items()
@@ -116,6 +120,7 @@ def comparison_facts(comparison: Comparison, dtype: str) -> dict[str, Any]:
         "model": comparison.reference,
         "miniature": read_config(folder).is_miniature,
         "reference_fingerprint": fingerprint(folder)[:16],
+        **adapter_facts(comparison.adapter),
         **where_measured(),
         "dtype": dtype,
         "kv_bits": None,

@@ -83,7 +83,7 @@ def report_of(gemma: Gemma, points: Sequence[Point], *, spoken: bool) -> Point:
         **where_measured(),
         "model": gemma.name,
         "miniature": gemma.miniature,
-        "adapter_digest": gemma.adapter_digest,
+        "adapter_digest": gemma.adapter_digest or None,
         "scored": "as spoken" if spoken else "as written",
         "points": list(points),
     }

@@ -56,6 +56,7 @@ _Number = TypeVar("_Number", int, float)
 
 def memory(
     model: flag.Model = None,
+    adapter: flag.AdapterFolder = None,
     contexts: Annotated[str | None, typer.Option("--contexts", metavar="N,N", help=_CONTEXTS_HELP)] = None,
     layouts: Annotated[
         str | None, typer.Option("--layouts", metavar="A,B", help=_LAYOUTS_HELP, show_default="both")
@@ -92,6 +93,7 @@ def memory(
             refuse_beside_from(
                 {
                     "-m": model,
+                    "--adapter": adapter,
                     "--contexts": contexts is not None,
                     "--layouts": layouts is not None,
                     "--dtype": dtype is not None,
@@ -107,10 +109,14 @@ def memory(
             report = read_again(FORM, again, picture)
         else:
             from benchmarks.memory import Series
+            from gemma_mlx.config import read_config
             from gemma_mlx.home import find_model
+            from gemma_mlx.loader import runnable_adapter
 
+            found = find_model(model)
             series = Series(
-                folder=find_model(model),
+                folder=found,
+                adapter=runnable_adapter(adapter, read_config(found)) if adapter is not None else None,
                 contexts=_numbers("--contexts", contexts, flag.tokens) if contexts is not None else None,
                 layouts=_layouts(layouts, kv_bits),
                 peers=_named("--peer", peers or [], _PEERS),
@@ -197,6 +203,7 @@ def drafting(
 def quality(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[FOLDER]...", help=_FOLDERS_HELP)] = None,
     model: flag.Model = None,
+    adapter: flag.AdapterFolder = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", metavar="FILE", help=_QUALITY_PROMPTS_HELP)] = None,
     sets: Annotated[list[Path] | None, typer.Option("--set", metavar="DIR", help=_SET_HELP)] = None,
     budgets: Annotated[str | None, typer.Option("--budgets", metavar="N,N", help=_BUDGETS_HELP)] = None,
@@ -230,6 +237,7 @@ def quality(
                 {
                     "FOLDER": folders,
                     "-m": model,
+                    "--adapter": adapter,
                     "--prompts": prompts,
                     "--set": sets,
                     "--budgets": budgets is not None,
@@ -244,8 +252,8 @@ def quality(
         else:
             computing = _DTYPES[_named("--dtype", [dtype], tuple(_DTYPES))[0]] if dtype else None
             tried = sorted(set(_numbers("--budgets", budgets, int))) if budgets is not None else []
-            asked = Asked(model, folders or [], prompts, sets or [], tried, hypotheses or [], written, max_tokens)
-            comparison = comparison_of(asked)
+            files = (folders or [], prompts, sets or [], tried, hypotheses or [])
+            comparison = comparison_of(Asked(model, adapter, *files, written, max_tokens))
             run = QualityRun(comparison, computing, shown, output_folder, picture)
             report = run()
         finish_quality(report, shown, picture, show_table=not as_json)

@@ -81,7 +81,8 @@ class MemoryRun:
 
         self._output.status("loading for the needle ...")
         dtype = DTYPES[self._points[0].settings.dtype]
-        gemma = load(self._series.folder, dtype=dtype, kv_bits=self._series.kv_bits)
+        adapter = self._series.adapter.folder if self._series.adapter else None
+        gemma = load(self._series.folder, dtype=dtype, kv_bits=self._series.kv_bits, adapter=adapter)
         self._output.clear_status()
         self._report["needle"] = []
         for cell in search(gemma, self._contexts, self._depths, SEED):
@@ -115,8 +116,9 @@ def _table(report: Report) -> list[str]:
         rows.append(
             [f"{point['context_tokens']:,}", point["layout"], *figures, "failed" if "error" in point else share]
         )
+    adapter = f" with the adapter {report['adapter']}" if report.get("adapter") else ""
     about = (
-        f"{report['model']} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
+        f"{report['model']}{adapter} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
         f"{report['mlx_version']}; GB of 10^9 bytes; caches filled with random rows"
     )
     return [about, *aligned(rows)]

@@ -20,6 +20,7 @@ _OUTPUT_HELP = "Keep all in DIR, with quality.json, and go on from it."
 def ocr(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help=_FOLDERS_HELP)],
     model: flag.Model = None,
+    adapter: flag.AdapterFolder = None,
     hypotheses: flag.Hypotheses = None,
     max_tokens: flag.MaxTokens = flag.MAX_TOKENS,
     output_folder: Annotated[Path | None, typer.Option("--output", metavar="DIR", help=_OUTPUT_HELP)] = None,
@@ -37,7 +38,7 @@ def ocr(
     with exit_codes(as_json):
         output = Output(quiet)
         show_warnings_in_one_line(output)
-        asked = Asked(model, [], None, folders, BUDGETS, hypotheses or [], False, max_tokens)
+        asked = Asked(model, adapter, [], None, folders, BUDGETS, hypotheses or [], False, max_tokens)
         report = QualityRun(comparison_of(asked), None, output, output_folder, None)()
         finish_quality(report, output, None, show_table=not as_json)
         if report.get("interrupted"):

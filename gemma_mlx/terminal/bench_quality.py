@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from benchmarks.quality_likelihood import Likelihood
     from benchmarks.quality_sets import EvalSet
     from benchmarks.report import Report
+    from gemma_mlx.adapters.adapter import Adapter
     from gemma_mlx.gemma import Gemma
 
 _BUDGETS = (70, 140, 280, 560, 1120)
@@ -30,6 +31,7 @@ class Asked:
     """What the flags say, unread."""
 
     model: str | None
+    adapter: str | None
     folders: list[Path]
     prompts: Path | None
     sets: list[Path]
@@ -70,6 +72,7 @@ def comparison_of(asked: Asked) -> Comparison:
         hypotheses=hypotheses,
         max_tokens=asked.max_tokens,
         written=asked.written,
+        adapter=_adapter(asked.adapter, folders),
     )
     comparison.check()
     return comparison
@@ -99,6 +102,17 @@ def _prompts(asked: Asked, reference: Path) -> list[Prompt]:
     if not asked.folders:
         return []
     return miniature_prompts() if read_config(reference).is_miniature else default_prompts()
+
+
+def _adapter(named: str | None, folders: list[Path]) -> Adapter | None:
+    """The one that is laid over each of `folders`."""
+    from gemma_mlx.config import read_config
+    from gemma_mlx.loader import runnable_adapter
+
+    if named is None:
+        return None
+    fitting = [runnable_adapter(named, read_config(folder)) for folder in folders]
+    return fitting[0]
 
 
 class QualityRun:
@@ -159,7 +173,8 @@ class QualityRun:
             self._output.note(f"{name}: measured before")
             return
         self._output.status(f"loading {name} ...")
-        gemma = load(comparison.folders[name], draft="off", dtype=self._dtype)
+        adapter = comparison.adapter.folder if comparison.adapter else None
+        gemma = load(comparison.folders[name], draft="off", adapter=adapter, dtype=self._dtype)
         if missing:
             found = likelihood.measure(gemma, lambda place: self._output.status(f"{name}: {place} ..."))
             for facts in filter(self._missing, comparison.likelihood_facts(name)):
@@ -216,8 +231,9 @@ def finish_quality(report: Report, output: Output, picture: Path | None, *, show
 
 
 def _tables(report: Report) -> list[str]:
+    adapter = f", all with the adapter {report['adapter']}" if report.get("adapter") else ""
     about = (
-        f"beside {report['model']}, in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
+        f"beside {report['model']}{adapter}, in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
         f"{report['mlx_version']}; greedy, at most {report['max_tokens']} tokens"
     )
     return [about, *_likelihood_table(report), *_set_table(report)]

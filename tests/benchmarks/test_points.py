@@ -12,9 +12,11 @@ from benchmarks.child import measure_point
 from benchmarks.memory import PlannedPoint, Series, plan_series
 from benchmarks.memory_point import OwnModel
 from benchmarks.point import PointSettings, measure
-from gemma_mlx.config import Config
+from gemma_mlx.config import Config, read_config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import miniature_folder
+from gemma_mlx.loader import runnable_adapter
+from tests.adapters.miniature import write_adapter
 from tests.allocations import exact_buffers, settled_bytes
 
 
@@ -22,6 +24,7 @@ from tests.allocations import exact_buffers, settled_bytes
 def settings(tiny_folder: Path) -> PointSettings:
     return PointSettings(
         folder=str(tiny_folder),
+        adapter=None,
         context_tokens=2048,
         layout="shared",
         dtype="float32",
@@ -108,6 +111,14 @@ def test_plain_rows_are_planned_with_two_tensors_as_wide_as_a_head(tiny_folder: 
     text = tiny_config.text
     scores_bytes = 2 * text.num_attention_heads * 2048 * 2
     assert long - short == 2048 * text.full_layers * 2 * text.global_head_dim * 2 + scores_bytes
+
+
+@pytest.mark.parametrize("layout", ["shared", "plain"])
+def test_an_adapter_is_planned_in_either_layout(tmp_path: Path, layout: str) -> None:
+    adapter = runnable_adapter(write_adapter(tmp_path / "adapter"), read_config(miniature_folder()))
+    series = Series(miniature_folder(), contexts=[1024], layouts=[layout], dtype="float32")
+    [without], [planned] = plan_series(series), plan_series(replace(series, adapter=adapter))
+    assert (planned.planned_bytes or 0) - (without.planned_bytes or 0) >= adapter.nbytes(4) > 0
 
 
 def test_without_contexts_the_series_ends_at_the_models_own() -> None:

@@ -39,16 +39,6 @@ def test_chat_answers_with_the_adapter(run: Run, adapter: Path) -> None:
     assert said[0].out != said[1].out
 
 
-def test_bench_speech_measures_the_adapter(run: Run, adapter: Path, tmp_path: Path) -> None:
-    (tmp_path / "said").mkdir()
-    (tmp_path / "said" / "speech.wav").symlink_to(samples_folder() / "speech.wav")
-    (tmp_path / "said" / "speech.txt").write_text("four plus two", encoding="utf-8")
-    measured = ("bench", "speech", tmp_path / "said", "-n", 30, "-q")
-    plain, adapted = (json.loads(run(*measured, *more).out) for more in ([], ["--adapter", adapter]))
-    assert plain["adapter_digest"] != adapted["adapter_digest"]
-    assert plain["points"][0]["character_error_rate"] != adapted["points"][0]["character_error_rate"]
-
-
 def test_plan_counts_the_adapter_without_mlx_lm(run: Run, adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gemma_mlx.adapters.layers.require_mlx_lm", lambda: pytest.fail("imported"))
     found = json.loads(run("plan", "--json", "--adapter", adapter).out)
