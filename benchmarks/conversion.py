@@ -64,7 +64,7 @@ def measure(converter: str, source: Path, scratch: Path, calibration: Path | Non
 
 
 def in_turns(converters: list[str], runs: int) -> list[str]:
-    """So many runs of each. The order changes from one to the next, for the first finds the machine otherwise."""
+    """So many runs of each. They take turns at being first, for who comes second finds the machine otherwise."""
     return [name for run in range(runs) for name in (converters if run % 2 == 0 else converters[::-1])]
 
 

@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
 
-from convert.packing import PackedRows, pack_rows
+from convert.packing import joined, pack_rows
 from convert.recipes import Packing
 from convert.source_tensor import SLICE_NUMBERS
 from gemma_mlx.checkpoint import read_headers
@@ -136,11 +136,7 @@ def forward(decoder: Decoder, states: mx.array, images: Sequence[tuple[int, int]
 def packed_parts(weight: mx.array, packing: Packing) -> dict[str, mx.array]:
     """`weight` [R, columns] as our conversion packs it, named as MLX's packed layers name it; scales in float32."""
     rows_at_once = max(1, SLICE_NUMBERS // weight.shape[1])
-    parts: list[PackedRows] = []
-    for first in range(0, weight.shape[0], rows_at_once):
-        parts.append(pack_rows(weight[first : first + rows_at_once], packing))
-    return {
-        "weight": mx.concatenate([part.codes for part in parts]),
-        "scales": mx.concatenate([part.scales for part in parts]).astype(mx.float32),
-        "biases": mx.concatenate([part.biases for part in parts]).astype(mx.float32),
-    }
+    starts = range(0, weight.shape[0], rows_at_once)
+    packed = joined([pack_rows(weight[first : first + rows_at_once], packing) for first in starts])
+    scales, biases = (part.astype(mx.float32) for part in (packed.scales, packed.biases))
+    return {"weight": packed.codes, "scales": scales, "biases": biases}

@@ -109,8 +109,6 @@ class ShardWriter:
     def sync(self) -> None:
         """Waits until all that was written is on the disk."""
         bring_to_disk(self._stream.fileno())
-        if hasattr(os, "posix_fadvise"):  # Linux: what others have in its cache need not go for what nobody reads now
-            os.posix_fadvise(self._stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _write_at(self, place: int, data: bytes | memoryview) -> None:
         self._stream.seek(place)

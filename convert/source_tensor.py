@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +22,9 @@ from gemma_mlx.checkpoint import TensorInfo
 from gemma_mlx.errors import CheckpointError
 
 SLICE_NUMBERS = 1 << 20
-"""Read at once, handed from thread to thread, and packed by one call of NumPy a step: so many that the handing does not
-count, nor that threads wait for their turn at Python between steps (with an eighth of these, for half as long again as
-they compute), and so few that the size of a tensor does not matter for memory."""
+"""Read at once, handed from thread to thread, and rounded by one call of NumPy a step: so many that the handing does
+not count, nor that threads wait for their turn at Python between steps (with an eighth of these, for half as long again
+as they compute), and so few that the size of a tensor does not matter for memory."""
 KEPT_BYTES = 1 << 23
 """Of what was read, in Linux's page cache."""
 
@@ -81,7 +81,8 @@ class _ReadOnce:
         count = self._stream.readinto(buffer)
         self._kept_bytes += count or 0
         if self._kept_bytes >= KEPT_BYTES:
-            os.posix_fadvise(self._stream.fileno(), 0, self._stream.tell(), os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # it is advice
+                os.posix_fadvise(self._stream.fileno(), 0, self._stream.tell(), os.POSIX_FADV_DONTNEED)
             self._kept_bytes = 0
         return count
 
@@ -91,7 +92,8 @@ def _opened_file(info: TensorInfo) -> Iterator[Readable]:
     with info.file.open("rb", buffering=0) as stream:
         stream.seek(info.start)
         if hasattr(os, "posix_fadvise"):  # Linux reads twice as far ahead then; macOS does so by itself
-            os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_SEQUENTIAL)
+            with suppress(OSError):
+                os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_SEQUENTIAL)
             yield _ReadOnce(stream)
         else:
             yield stream

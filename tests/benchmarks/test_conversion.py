@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.conversion import command, in_turns, main, table
+from benchmarks import conversion
+from benchmarks.conversion import command, main, table
 from tests.convert.small_source import write_source
 
 
@@ -40,8 +41,19 @@ def test_a_calibration_is_handed_to_our_converter_alone(tmp_path: Path) -> None:
     assert main([str(tmp_path), str(tmp_path), "--peer", "--calibration", "x"]) == 2
 
 
-def test_each_converter_is_first_as_often_as_the_other() -> None:
-    assert in_turns(["a", "b"], 3) == ["a", "b", "b", "a", "a", "b"]
+def test_the_converters_take_turns_at_being_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured(converter: str, *_: object) -> dict[str, object]:
+        return {"converter": converter, "bytes_written": 1, "peak_resident_bytes": 1, "processor_s": 1.0, "s": 1.0}
+
+    monkeypatch.setattr(conversion, "find_spec", lambda name: name)
+    monkeypatch.setattr(conversion, "measure", measured)
+    monkeypatch.setattr(conversion.metadata, "version", lambda name: "0")
+    assert main([str(tmp_path), str(tmp_path), "--peer", "--runs", "3"]) == 0
+    runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    ours, peer = "gemma-mlx", "mlx-vlm"
+    assert [run["converter"] for run in runs] == [ours, peer, peer, ours, ours, peer]
 
 
 def test_the_table_has_the_medians_of_each_converter() -> None:

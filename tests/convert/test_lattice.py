@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from convert import lattice
 from convert.lattice import pack_lattice_rows, search_steps
 from convert.packing import PackedRows
 from convert.recipes import RECIPES, Packing
@@ -175,6 +176,16 @@ def test_block_off_the_lattice_is_rounded_like_any_other_and_counted() -> None:
     moved = mx.abs(_rounded_to_bfloat16(packed) - rows)[2, 32:].max().item()
     span = (rows[2, 32:].max() - rows[2, 32:].min()).item()
     assert moved <= 0.55 * span / 15
+
+
+def test_pieces_of_a_matrix_come_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = mx.array(trained_matrix(rows=7, columns=64, seed=1).weights)
+    whole = pack_lattice_rows(rows, _packing("qat"))
+    monkeypatch.setattr(lattice, "PIECE_NUMBERS", 3 * 64)  # 3 + 3 + 1 rows
+    pieces = pack_lattice_rows(rows, _packing("qat"))
+    for name in ("codes", "scales", "biases"):
+        assert mx.array_equal(getattr(pieces, name), getattr(whole, name))
+    assert (pieces.tally.blocks, pieces.tally.same_numbers) == (14, whole.tally.same_numbers)
 
 
 def test_tallies_add_up_and_keep_the_largest() -> None:

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from convert import shards
 from convert.shards import OutputTensor, ShardWriter, plan_shards
 from gemma_mlx.checkpoint import read_header
 
@@ -81,24 +79,3 @@ def test_header_is_one_that_our_reader_trusts(tmp_path: Path) -> None:
         writer.write("a.weight", np.zeros((3, 2), np.uint32))
     (info,) = read_header(tmp_path / shard.file_name)
     assert (info.name, info.dtype, info.shape) == ("a.weight", "U32", (3, 2))
-
-
-def test_what_is_on_the_disk_leaves_the_page_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    monkeypatch.setattr(shards, "bring_to_disk", lambda descriptor: done.append("on the disk"))
-    monkeypatch.setattr(os, "posix_fadvise", lambda *asked: done.append(str(asked[1:])), raising=False)
-    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
-    (shard,) = plan_shards([[NORM]], 1000)
-    with ShardWriter(tmp_path, shard) as writer:
-        writer.sync()
-    assert done == ["on the disk", "(0, 0, 4)"]  # before, pages that wait to be written would stay; (0, 0): all
-
-
-def test_where_the_system_takes_no_advice_a_shard_is_synced_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(os, "posix_fadvise", raising=False)
-    (shard,) = plan_shards([[NORM]], 1000)
-    with ShardWriter(tmp_path, shard) as writer:
-        writer.sync()
-    assert (tmp_path / shard.file_name).read_bytes().startswith(shard.header)

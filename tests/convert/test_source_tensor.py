@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -33,6 +34,24 @@ def test_what_was_read_leaves_the_page_cache(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(source_tensor, "KEPT_BYTES", 4096)
     assert mx.array_equal(mx.concatenate(list(tensor.slices())), rows)
     assert given_back == [(0, tensor.info.start + 4096 * part) for part in (1, 2, 3, 4)]
+
+
+def test_where_the_system_refuses_advice_the_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[int] = []
+
+    def refuse(descriptor: int, start: int, length: int, advice: int) -> None:
+        refused.append(advice)
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    rows = mx.random.normal((64, 128), key=mx.random.key(1)).astype(mx.bfloat16)
+    monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_SEQUENTIAL", 2, raising=False)
+    monkeypatch.setattr(source_tensor, "KEPT_BYTES", 4096)
+    assert mx.array_equal(mx.concatenate(list(_stored(tmp_path, rows).slices())), rows)
+    assert {*refused} == {2, 4}
 
 
 def test_where_the_system_takes_no_advice_the_bytes_are_the_same(
