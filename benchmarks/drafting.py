@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.draft_tally import Run, Tally, Timed, Watched
-from benchmarks.machine import fingerprint, where_measured
+from benchmarks.machine import adapter_facts, fingerprint, where_measured
 from benchmarks.point import DTYPES
 from benchmarks.prompts import Prompt, digest
 from benchmarks.report import Form
@@ -85,8 +85,7 @@ def comparison_facts(comparison: Comparison, gemma: Gemma) -> dict[str, Any]:
         "drafter": drafter.resolve().name if drafter else None,
         "drafter_fingerprint": fingerprint(drafter) if drafter else None,
         "drafter_bytes": weights_bytes(stored_numbers(drafter), dtype.size) if drafter else 0,
-        "adapter": comparison.adapter.resolve().name if comparison.adapter else None,
-        "adapter_digest": gemma.adapter_digest or None,
+        **adapter_facts(comparison.adapter, gemma.adapter_digest),
         **where_measured(),
         "dtype": next(name for name, found in DTYPES.items() if found == dtype),
         "kv_bits": gemma.plan.kv_bits,

@@ -11,7 +11,6 @@ from pathlib import Path
 import mlx.core as mx
 
 from gemma_mlx import __version__
-from gemma_mlx.adapters.adapter import Adapter
 from gemma_mlx.checkpoint import read_headers
 
 
@@ -43,9 +42,9 @@ def where_measured() -> dict[str, str]:
     }
 
 
-def adapter_facts(adapter: Adapter | None) -> dict[str, str | None]:
-    """What a report tells of the adapter that was measured; nothing else has these numbers."""
-    return {"adapter": adapter.name if adapter else None, "adapter_digest": adapter.digest if adapter else None}
+def adapter_facts(folder: Path | None, digest: str | None) -> dict[str, str | None]:
+    """What every report tells of the adapter that was measured: its name, and what no other numbers have."""
+    return {"adapter": folder.resolve().name if folder else None, "adapter_digest": digest or ""}
 
 
 def fingerprint(folder: Path) -> str:

@@ -85,7 +85,7 @@ def plan_series(series: Series) -> list[PlannedPoint]:
         if find_spec(PEERS[peer]) is None:
             raise UsageError(f"{peer} is not installed here; install it with: pip install {peer}")
     if series.adapter and series.peers:
-        raise UsageError(f"--adapter has no effect on {series.peers[0]}; measure one of them at a time")
+        raise UsageError(f"--adapter has no effect on {series.peers[0]}; leave out --peer or --adapter")
     if series.kv_bits and "plain" in series.layouts:
         raise UsageError("--kv-bits is for our rows only; add --layouts shared")
     text = read_config(series.folder).text
@@ -169,12 +169,13 @@ def _plain_bytes(planner: Planner, plan: Plan, prefill_tokens: int) -> int:
 def series_facts(series: Series, points: Sequence[PlannedPoint]) -> dict[str, Any]:
     """What all points have in common: model, machine, versions, types. Two runs that agree here can be put together."""
     machine = planned_machine(series)
+    adapter = series.adapter
     return {
         "benchmark": "memory",
         "model": series.folder.resolve().name,
         "miniature": read_config(series.folder).is_miniature,
         "fingerprint": fingerprint(series.folder),
-        **adapter_facts(series.adapter),
+        **adapter_facts(adapter.folder if adapter else None, adapter.digest if adapter else None),
         "planned_for": machine.name,
         "limit_bytes": machine.limit_bytes,
         **where_measured(),

@@ -31,7 +31,7 @@ class OwnModel:
         folder = Path(settings.folder)
         config = read_config(folder)
         self._config = config.text
-        adapter = runnable_adapter(settings.adapter, config) if settings.adapter is not None else None
+        adapter = runnable_adapter(settings.adapter, config)
         self._model = load_model(folder, config, DTYPES[settings.dtype], adapter.whole if adapter else {})
         if adapter:
             place(self._model, config.text, adapter)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.report import Report
+from benchmarks.report import Report, adapted
 from gemma_mlx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,5 +77,5 @@ def origin(report: Report) -> str:
     """Which program on which machine measured."""
     return (
         f"gemma-mlx {report['gemma_mlx_version']}, MLX {report['mlx_version']} on {report['device'].upper()}, "
-        f"computing in {report['dtype']}; {report['machine']}"
+        f"computing in {report['dtype']}{adapted(report)}; {report['machine']}"
     )

@@ -115,12 +115,13 @@ class Comparison:
 def comparison_facts(comparison: Comparison, dtype: str) -> dict[str, Any]:
     """What all points have in common. Two runs that agree here can be put together."""
     folder = comparison.folders[comparison.reference]
+    adapter = comparison.adapter
     return {
         "benchmark": "quality",
         "model": comparison.reference,
         "miniature": read_config(folder).is_miniature,
         "reference_fingerprint": fingerprint(folder)[:16],
-        **adapter_facts(comparison.adapter),
+        **adapter_facts(adapter.folder if adapter else None, adapter.digest if adapter else None),
         **where_measured(),
         "dtype": dtype,
         "kv_bits": None,

@@ -15,6 +15,8 @@ Report = dict[str, Any]
 _TOLD = {"model", "miniature", "machine", "device", "dtype", "kv_bits", "mlx_version", "gemma_mlx_version", "points"}
 _FREE = ("machine", "python_version", "gemma_mlx_version")
 """What may differ between runs whose points stand in one report: the machine may have got a new name."""
+_SILENT = {"adapter_digest": ""}
+"""What a report means that does not tell of it, because it was written before there was anything to tell."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Form:
     @property
     def file(self) -> str:
         return f"{self.name}.json"
+
+
+def adapted(report: Report) -> str:
+    """What stands behind the model's name where it was measured with an adapter; else nothing."""
+    return f" with the adapter {report['adapter']}" if report.get("adapter") else ""
 
 
 def read_report(form: Form, file: Path) -> Report:
@@ -66,9 +73,10 @@ def continued(form: Form, file: Path, facts: Report) -> Report:
         return new_report(form, facts)
     report = read_report(form, file)
     for key, value in facts.items():
-        if key not in _FREE and report.get(key) != value:
+        before = report.get(key, _SILENT.get(key))
+        if key not in _FREE and before != value:
             raise UsageError(
-                f"{str(file)!r} was measured with {key} {report.get(key)!r}, now it is {value!r}; name another --output"
+                f"{str(file)!r} was measured with {key} {before!r}, now it is {value!r}; name another --output"
             )
     return {**new_report(form, facts), **report, **facts}
 

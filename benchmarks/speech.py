@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import where_measured
+from benchmarks.machine import adapter_facts, where_measured
 from benchmarks.quality_sets import EvalSet, Hypotheses
 from gemma_mlx.errors import GemmaError
 from gemma_mlx.gemma import Gemma
@@ -76,14 +77,14 @@ def other_points(one: EvalSet, others: Sequence[Hypotheses], *, spoken: bool) ->
     ]
 
 
-def report_of(gemma: Gemma, points: Sequence[Point], *, spoken: bool) -> Point:
+def report_of(gemma: Gemma, adapter: Path | None, points: Sequence[Point], *, spoken: bool) -> Point:
     """All of it, with where it comes from."""
     return {
         "benchmark": "speech",
         **where_measured(),
         "model": gemma.name,
         "miniature": gemma.miniature,
-        "adapter_digest": gemma.adapter_digest or None,
+        **adapter_facts(adapter, gemma.adapter_digest),
         "scored": "as spoken" if spoken else "as written",
         "points": list(points),
     }

@@ -36,7 +36,7 @@ from convert.tally import Tally
 
 BLOCK = 32
 PIECE_NUMBERS = 1 << 18
-"""Looked at together. On two cores of a CPU each of four times as many took a third longer at least."""
+"""Looked at together. With four times as many, each number took a third longer at least on two cores of a CPU."""
 LOWEST, HIGHEST = -8, 7
 STEP_BITS = 20
 HALF_ULP = 0x8000

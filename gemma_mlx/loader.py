@@ -54,7 +54,7 @@ def load(
         keys = ", ".join(config.unknown_keys)
         warnings.warn(f"config.json of {found} says things unknown here: {keys}", GemmaWarning, stacklevel=2)
     dtype = dtype or computing_dtype()
-    adapted = runnable_adapter(adapter, config) if adapter is not None else None
+    adapted = runnable_adapter(adapter, config)
     whole = adapted.whole if adapted else {}
     drafter_folder = drafter_to_load(found, drafter, draft)
     drafter_bytes = weights_bytes(stored_numbers(drafter_folder), dtype.size) if drafter_folder else 0
@@ -84,11 +84,13 @@ def load(
     return Gemma(found, config, prompts, model, plan, identity, loaded_drafter)
 
 
-def runnable_adapter(named: str | os.PathLike[str], config: Config) -> Adapter:
-    """The adapter in the folder `named`, once it is certain that it can be run over a model of `config`.
+def runnable_adapter(named: str | os.PathLike[str] | None, config: Config) -> Adapter | None:
+    """The adapter in the folder `named`, once it is certain that it can be run over a model of `config`; None for None.
 
     No weight of the model is needed for that. Raises GemmaError in one line where it cannot be used, or without mlx-lm.
     """
+    if named is None:
+        return None
     adapter = read_adapter(find_adapter(named), Gemma4(config).shapes())
     require_mlx_lm()
     return adapter

@@ -116,7 +116,7 @@ def memory(
             found = find_model(model)
             series = Series(
                 folder=found,
-                adapter=runnable_adapter(adapter, read_config(found)) if adapter is not None else None,
+                adapter=runnable_adapter(adapter, read_config(found)),
                 contexts=_numbers("--contexts", contexts, flag.tokens) if contexts is not None else None,
                 layouts=_layouts(layouts, kv_bits),
                 peers=_named("--peer", peers or [], _PEERS),

@@ -126,6 +126,8 @@ def finish_drafting(report: Report, output: Output, picture: Path | None, *, sho
 
 
 def _table(report: Report) -> list[str]:
+    from benchmarks.report import adapted
+
     rows = [
         ["kind", "drafts", "tokens/s", "without", "ratio", "from", "to", "accepted", "tokens a pass", "same answers"]
     ]
@@ -136,7 +138,7 @@ def _table(report: Report) -> list[str]:
         counts = [_share(point["acceptance"]), _number(point["tokens_per_pass"]), same]
         rows.append([point["kind"], _depth(point), *speeds, *ratios, *counts])
     about = (
-        f"{report['model']} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
+        f"{report['model']}{adapted(report)} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
         f"{report['mlx_version']}; greedy, at most {report['max_tokens']} tokens, without the prompt's time; "
         f"medians of {report['runs']} runs"
     )

@@ -107,6 +107,8 @@ def _outcome(point: dict[str, Any]) -> str:
 
 def _table(report: Report) -> list[str]:
     """The points, a line each, in GB of 10^9 bytes."""
+    from benchmarks.report import adapted
+
     rows = [["context", "layout", "planned", "held", "decode peak", "prefill peak", "of plan"]]
     for point in report["points"]:
         planned, peak = point.get("planned_bytes"), point.get("peak_bytes")
@@ -116,9 +118,8 @@ def _table(report: Report) -> list[str]:
         rows.append(
             [f"{point['context_tokens']:,}", point["layout"], *figures, "failed" if "error" in point else share]
         )
-    adapter = f" with the adapter {report['adapter']}" if report.get("adapter") else ""
     about = (
-        f"{report['model']}{adapter} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
+        f"{report['model']}{adapted(report)} in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
         f"{report['mlx_version']}; GB of 10^9 bytes; caches filled with random rows"
     )
     return [about, *aligned(rows)]

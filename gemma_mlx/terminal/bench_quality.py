@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from benchmarks.quality_likelihood import Likelihood
     from benchmarks.quality_sets import EvalSet
     from benchmarks.report import Report
-    from gemma_mlx.adapters.adapter import Adapter
     from gemma_mlx.gemma import Gemma
 
 _BUDGETS = (70, 140, 280, 560, 1120)
@@ -46,8 +45,10 @@ def comparison_of(asked: Asked) -> Comparison:
     from benchmarks.error_rates import require_rapidfuzz
     from benchmarks.quality import Comparison
     from benchmarks.quality_sets import read_hypotheses, read_sets
+    from gemma_mlx.config import read_config
     from gemma_mlx.home import find_model
     from gemma_mlx.inputs.prompt import image_budget
+    from gemma_mlx.loader import runnable_adapter
 
     folders = [find_model(folder) for folder in (asked.model, *asked.folders)]
     names = [folder.absolute().name for folder in folders]
@@ -72,9 +73,10 @@ def comparison_of(asked: Asked) -> Comparison:
         hypotheses=hypotheses,
         max_tokens=asked.max_tokens,
         written=asked.written,
-        adapter=_adapter(asked.adapter, folders),
     )
     comparison.check()
+    for folder in folders:
+        comparison = replace(comparison, adapter=runnable_adapter(asked.adapter, read_config(folder)))
     return comparison
 
 
@@ -102,17 +104,6 @@ def _prompts(asked: Asked, reference: Path) -> list[Prompt]:
     if not asked.folders:
         return []
     return miniature_prompts() if read_config(reference).is_miniature else default_prompts()
-
-
-def _adapter(named: str | None, folders: list[Path]) -> Adapter | None:
-    """The one that is laid over each of `folders`."""
-    from gemma_mlx.config import read_config
-    from gemma_mlx.loader import runnable_adapter
-
-    if named is None:
-        return None
-    fitting = [runnable_adapter(named, read_config(folder)) for folder in folders]
-    return fitting[0]
 
 
 class QualityRun:
@@ -231,10 +222,11 @@ def finish_quality(report: Report, output: Output, picture: Path | None, *, show
 
 
 def _tables(report: Report) -> list[str]:
-    adapter = f", all with the adapter {report['adapter']}" if report.get("adapter") else ""
+    from benchmarks.report import adapted
+
     about = (
-        f"beside {report['model']}{adapter}, in {report['dtype']} on {report['machine']} ({report['device']}), MLX "
-        f"{report['mlx_version']}; greedy, at most {report['max_tokens']} tokens"
+        f"beside {report['model']}{adapted(report)}, in {report['dtype']} on {report['machine']} ({report['device']}), "
+        f"MLX {report['mlx_version']}; greedy, at most {report['max_tokens']} tokens"
     )
     return [about, *_likelihood_table(report), *_set_table(report)]
 

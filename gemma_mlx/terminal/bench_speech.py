@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gemma_mlx.errors import GemmaError, UsageError
+from gemma_mlx.home import find_adapter
 from gemma_mlx.terminal import options as flag
 from gemma_mlx.terminal.bench_report import aligned
 from gemma_mlx.terminal.failures import exit_codes, one_line, report, show_warnings_in_one_line
@@ -45,6 +46,7 @@ def speech(
         if pictures := [one.name for one in sets if one.kind != "audio"]:
             raise UsageError(f"{pictures[0]!r} holds pictures, which `bench quality --set` reads; name recordings")
         others = [read_hypotheses(named, sets) for named in hypotheses or []]
+        found_adapter = find_adapter(adapter) if adapter is not None else None
         gemma = load_gemma(model, output, adapter=adapter)
         from benchmarks.speech import other_points, own_point, report_of
 
@@ -66,7 +68,7 @@ def speech(
         if not as_json:
             for line in aligned(_table(points)):
                 output.note(line)
-        write_stdout(one_line(report_of(gemma, points, spoken=not written)) + "\n")
+        write_stdout(one_line(report_of(gemma, found_adapter, points, spoken=not written)) + "\n")
         if failures:
             raise GemmaError("not all recordings could be transcribed; those named above are left out of the rates")
 

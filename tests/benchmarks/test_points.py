@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import math
 import subprocess
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+import mlx.core as mx
 import pytest
 
 from benchmarks.child import measure_point
-from benchmarks.memory import PlannedPoint, Series, plan_series
+from benchmarks.memory import PlannedPoint, Series, plan_series, planned_machine
 from benchmarks.memory_point import OwnModel
 from benchmarks.point import PointSettings, measure
+from convert.conversion import convert_checkpoint
 from gemma_mlx.config import Config, read_config
 from gemma_mlx.errors import UsageError
 from gemma_mlx.home import miniature_folder
 from gemma_mlx.loader import runnable_adapter
+from gemma_mlx.memory import Planner, stored_numbers
+from gemma_mlx.model.gemma4 import Gemma4
 from tests.adapters.miniature import write_adapter
 from tests.allocations import exact_buffers, settled_bytes
 
@@ -116,9 +121,37 @@ def test_plain_rows_are_planned_with_two_tensors_as_wide_as_a_head(tiny_folder: 
 @pytest.mark.parametrize("layout", ["shared", "plain"])
 def test_an_adapter_is_planned_in_either_layout(tmp_path: Path, layout: str) -> None:
     adapter = runnable_adapter(write_adapter(tmp_path / "adapter"), read_config(miniature_folder()))
-    series = Series(miniature_folder(), contexts=[1024], layouts=[layout], dtype="float32")
+    assert adapter is not None
+    series = Series(miniature_folder(), contexts=[1024], layouts=[layout], dtype="float32", prefill_tokens=0)
     [without], [planned] = plan_series(series), plan_series(replace(series, adapter=adapter))
-    assert (planned.planned_bytes or 0) - (without.planned_bytes or 0) >= adapter.nbytes(4) > 0
+    machine, config = planned_machine(series), read_config(miniature_folder())
+    stored = stored_numbers(miniature_folder())
+    plain, counted = (
+        Planner(config, stored, machine, mx.float32, None, adapter_bytes=nbytes).plan(1024)
+        for nbytes in (0, adapter.nbytes(4))
+    )
+    passes_bytes = counted.scratch_bytes - plain.scratch_bytes if layout == "shared" else 0
+    more_bytes = (planned.planned_bytes or 0) - (without.planned_bytes or 0)
+    assert more_bytes == adapter.nbytes(4) + passes_bytes > 0
+
+
+def test_tensors_that_an_adapter_brings_whole_are_planned_and_held_as_they_are(tmp_path: Path) -> None:
+    packed, adapter_folder = tmp_path / "packed", tmp_path / "adapter"
+    convert_checkpoint(miniature_folder(), packed, "4bit")
+    name = "language_model.layers.0.mlp.down_proj.weight"
+    shape = Gemma4(read_config(packed)).shapes()[name]
+    adapter_folder.mkdir()
+    stored = name.replace("language_model.", "language_model.model.")
+    mx.save_safetensors(str(adapter_folder / "adapters.safetensors"), {stored: mx.ones(shape)})
+    (adapter_folder / "adapter_config.json").write_text('{"fine_tune_type": "full", "num_layers": 1}')
+    series = Series(packed, contexts=[256], layouts=["shared"], dtype="float32", prefill_tokens=0)
+    adapter = runnable_adapter(adapter_folder, read_config(packed))
+    points = [plan_series(one)[0] for one in (series, replace(series, adapter=adapter))]
+    whole_bytes, packed_bytes = 4 * math.prod(shape), math.prod(shape) * 4 // 8 + 2 * 4 * math.prod(shape) // 64
+    without, planned = (point.planned_bytes or 0 for point in points)
+    assert planned - without == pytest.approx(whole_bytes - packed_bytes, rel=0.1)
+    measured_bytes = [measure_point(point)["active_bytes"] for point in points]
+    assert measured_bytes[1] - measured_bytes[0] == pytest.approx(whole_bytes - packed_bytes, rel=0.1)
 
 
 def test_without_contexts_the_series_ends_at_the_models_own() -> None:

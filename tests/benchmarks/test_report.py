@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks.machine import adapter_facts
 from benchmarks.memory import FORM
-from benchmarks.report import continued, finished, put, read_report, write_report
+from benchmarks.picture import origin
+from benchmarks.report import adapted, continued, finished, put, read_report, write_report
 from gemma_mlx.errors import UsageError
 
 FACTS: dict[str, Any] = {
@@ -55,3 +57,18 @@ def test_a_report_is_gone_on_with_or_refused_and_never_overwritten(tmp_path: Pat
         continued(FORM, file, {**FACTS, "dtype": "float32"})
     assert read_report(FORM, file) == report
     assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
+
+
+def test_a_report_from_before_there_were_adapters_is_of_none(tmp_path: Path) -> None:
+    file = tmp_path / "memory.json"
+    write_report({**FACTS, "points": []}, file)
+    assert continued(FORM, file, {**FACTS, **adapter_facts(None, None)})["adapter_digest"] == ""
+    with pytest.raises(UsageError, match="was measured with adapter None, now it is 'mine'; name another --output"):
+        continued(FORM, file, {**FACTS, **adapter_facts(Path("mine"), "af01")})
+
+
+def test_pictures_and_tables_name_the_adapter() -> None:
+    report = {**FACTS, **adapter_facts(Path("some/mine"), "af01")}
+    assert adapted(report) == " with the adapter mine"
+    assert "bfloat16 with the adapter mine; a Mac" in origin(report)
+    assert adapted(FACTS) == adapted({**FACTS, **adapter_facts(None, None)}) == ""

@@ -37,8 +37,8 @@ def test_speech(run: Run, adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "said" / "speech.txt").write_text("four plus two", encoding="utf-8")
     measured = ("bench", "speech", tmp_path / "said", "-n", 30, "-q")
     plain, adapted = (json.loads(run(*measured, *more).out) for more in ([], ["--adapter", adapter]))
-    assert plain["adapter_digest"] is None
-    assert adapted["adapter_digest"]
+    assert (plain["adapter"], plain["adapter_digest"]) == (None, "")
+    assert adapted["adapter"] == "adapter"
     assert plain["points"][0]["character_error_rate"] != adapted["points"][0]["character_error_rate"]
 
 
