@@ -40,7 +40,7 @@ def test_pictures_are_chips_until_they_are_sent(open_chat: OpenChat, folder: Pat
     chat.wait_for("[1] my scene.png 401x605 -> 60 tokens")
     chat.enter(f"/image '{folder / 'text.png'}'")
     chat.wait_for("[2] text.png 284x405 -> 63 tokens")
-    assert {"red", "blue"} <= half_block_colours(chat)
+    chat.wait_for(lambda _: {"red", "blue"} <= half_block_colours(chat))
     chat.enter(f"/image {folder / 'no.png'}")
     chat.wait_for("no.png")
     chat.wait_for("error: ")
@@ -105,7 +105,7 @@ def test_the_screen_and_the_clipboard_are_seen(open_chat: OpenChat, x_screen: Vi
     chat.wait_until_ready()
     chat.enter("/shot screen")
     chat.wait_for("[1] screenshot 640x400")
-    assert {"red", "blue"} <= half_block_colours(chat)
+    chat.wait_for(lambda _: {"red", "blue"} <= half_block_colours(chat))
     chat.enter("/paste")
     chat.wait_for("error: ")
     xclip = ["xclip", "-display", x_screen.display, "-selection", "clipboard"]
