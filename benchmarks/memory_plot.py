@@ -26,7 +26,9 @@ def draw(report: Report, file: Path) -> tuple[Path, Path]:
     with saved_figure(file, 9, 5.6) as figure:
         axes = figure.add_subplot(facecolor="white")
         top = _draw_layouts(axes, report["points"])
-        _draw_limits(axes, report["mac_limits_bytes"], max(top, *report["mac_limits_bytes"].values(), 0.0))
+        # Beside a Mac's memory a toy's would lie on the axis.
+        near = {name: limit for name, limit in report["mac_limits_bytes"].items() if limit < 10 * top}
+        _draw_limits(axes, near, top)
         _draw_axes(axes, report, sorted({point["context_tokens"] for point in report["points"]}))
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
     return picture_files(file)
@@ -57,6 +59,7 @@ def _draw_layouts(axes: Axes, points: list[dict[str, Any]]) -> float:
 
 
 def _draw_limits(axes: Axes, limits: dict[str, int], top: float) -> None:
+    """A line for each of `limits`. The axis ends above them and `top`, the largest number drawn."""
     for name, limit in limits.items():
         axes.axhline(limit / _GB, color=FAINT, linewidth=1.2)
         axes.annotate(
@@ -69,7 +72,7 @@ def _draw_limits(axes: Axes, limits: dict[str, int], top: float) -> None:
             color=FAINT,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
-    axes.set_ylim(0, top / _GB * 1.08)
+    axes.set_ylim(0, max(top, *limits.values(), 1.0) / _GB * 1.08)
 
 
 def _draw_axes(axes: Axes, report: Report, contexts: list[int]) -> None:

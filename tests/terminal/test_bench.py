@@ -59,7 +59,10 @@ def test_points_are_measured_shown_kept_and_drawn(run: Run, tmp_path: Path) -> N
     with Image.open(tmp_path / "memory.png") as picture:
         assert picture.size == (1800, 1120)
         assert len(set(picture.convert("RGB").resize((90, 56)).getdata())) > 20
-    assert "<svg" in (tmp_path / "memory.svg").read_text(encoding="utf-8")[:1000]
+    drawn = (tmp_path / "memory.svg").read_text(encoding="utf-8")
+    assert "<svg" in drawn[:1000]
+    assert "memory (GB)" in drawn
+    assert "GB Mac" not in drawn  # beside a Mac's memory the toy's would lie on the axis
 
     again = run(*arguments, "--json")
     assert (again.code, json.loads(again.out)["points"]) == (0, report["points"])
