@@ -23,8 +23,8 @@ from gemma_mlx.errors import CheckpointError
 
 SLICE_NUMBERS = 1 << 20
 """Read at once, handed from thread to thread, and rounded by one call of NumPy a step: so many that the handing does
-not count, nor that threads wait for their turn at Python between steps (with an eighth of these, for half as long again
-as they compute), and so few that the size of a tensor does not matter for memory."""
+not count, nor that threads wait for their turn at Python between steps, and so few that the size of a tensor does not
+matter for memory."""
 KEPT_BYTES = 1 << 23
 """Of what was read, in Linux's page cache."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.conversion import OWN, Run
 from benchmarks.conversion import table as conversions_table
 from benchmarks.lattice import lattice_errors, trained_rows
 from benchmarks.lattice import table as lattice_errors_table
@@ -118,7 +119,18 @@ def conversion_table() -> str:
     """Of each converter the medians over its runs."""
     report = json.loads((RESULTS / "full-size-conversion.json").read_text(encoding="utf-8"))
     about = f"MLX {report['mlx_version']}, mlx-vlm {report['mlx_vlm_version']}, {report['machine']}."
-    return f"{conversions_table(report['runs'])}\n\n{about}\n"
+    pairs = conversion_pairs()
+    shares = ", ".join(f"{own['s'] / peer['s']:.2f}" for _, own, peer in pairs)
+    firsts = " and ".join(str(number) for number, (first, *_) in enumerate(pairs, start=1) if first == OWN)
+    told = f"In pairs, gemma-mlx took {shares} of mlx-vlm's time; it came first in pairs {firsts}."
+    return f"{conversions_table(report['runs'])}\n\n{told}\n{about}\n"
+
+
+def conversion_pairs() -> list[tuple[str, Run, Run]]:
+    """Who came first, and what our converter and mlx-vlm's took, in the order in which they were measured."""
+    runs = json.loads((RESULTS / "full-size-conversion.json").read_text(encoding="utf-8"))["runs"]
+    pairs = zip(runs[::2], runs[1::2], strict=True)
+    return [(one["converter"], *((one, two) if one["converter"] == OWN else (two, one))) for one, two in pairs]
 
 
 TABLES = {

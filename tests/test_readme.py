@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.readme import README, TABLES, Block, blocks, in_readme
+from tests.readme import README, RESULTS, TABLES, Block, blocks, conversion_pairs, in_readme
 
 RUN = [block for block in blocks() if block.why_not_run is None]
 
@@ -17,6 +17,15 @@ RUN = [block for block in blocks() if block.why_not_run is None]
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_program_and_of_the_results(name: str) -> None:
     assert in_readme(name) == TABLES[name](), "python -m tests.readme writes it anew"
+
+
+def test_the_pairs_of_conversions_are_those_that_were_measured() -> None:
+    told = (RESULTS / "README.md").read_text(encoding="utf-8")
+    lines = [
+        f"| {first} | {own['s']:.0f} ({own['processor_s']:.0f}) | {peer['s']:.0f} ({peer['processor_s']:.0f}) |"
+        for first, own, peer in conversion_pairs()
+    ]
+    assert "\n".join(lines) in told
 
 
 def test_every_file_that_the_map_names_exists() -> None:

@@ -252,8 +252,9 @@ def quality(
         else:
             computing = _DTYPES[_named("--dtype", [dtype], tuple(_DTYPES))[0]] if dtype else None
             tried = sorted(set(_numbers("--budgets", budgets, int))) if budgets is not None else []
-            files = (folders or [], prompts, sets or [], tried, hypotheses or [])
-            comparison = comparison_of(Asked(model, adapter, *files, written, max_tokens))
+            others, heard = folders or [], hypotheses or []
+            asked = Asked(model, adapter, others, prompts, sets or [], tried, heard, written, max_tokens)
+            comparison = comparison_of(asked)
             run = QualityRun(comparison, computing, shown, output_folder, picture)
             report = run()
         finish_quality(report, shown, picture, show_table=not as_json)

@@ -75,9 +75,8 @@ def comparison_of(asked: Asked) -> Comparison:
         written=asked.written,
     )
     comparison.check()
-    for folder in folders:
-        comparison = replace(comparison, adapter=runnable_adapter(asked.adapter, read_config(folder)))
-    return comparison
+    fitting = [runnable_adapter(asked.adapter, read_config(folder)) for folder in folders]
+    return replace(comparison, adapter=fitting[0])
 
 
 def _check_set_flags(asked: Asked, sets: list[EvalSet]) -> None:

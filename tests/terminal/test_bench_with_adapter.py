@@ -39,6 +39,7 @@ def test_speech(run: Run, adapter: Path, tmp_path: Path) -> None:
     plain, adapted = (json.loads(run(*measured, *more).out) for more in ([], ["--adapter", adapter]))
     assert (plain["adapter"], plain["adapter_digest"]) == (None, "")
     assert adapted["adapter"] == "adapter"
+    assert adapted["adapter_digest"]
     assert plain["points"][0]["character_error_rate"] != adapted["points"][0]["character_error_rate"]
 
 
